@@ -1,0 +1,1 @@
+//! Load generator, rivals and tables of figures.

@@ -1,0 +1,1 @@
+//! The protocols, a module each: translation only.

@@ -1,0 +1,1 @@
+//! The typed client of the admin API and its wire types.

@@ -1,0 +1,1 @@
+//! File and environment to validated values; the only reader of the environment.

@@ -1,0 +1,1 @@
+//! The Backend contract, the runner process with its channel, and the backends.

@@ -1,0 +1,1 @@
+//! Keys of tenants: made once, kept as hashes, checked without a database.

@@ -1,0 +1,1 @@
+//! Puts the roles together: the order of start and of stop.

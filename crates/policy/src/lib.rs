@@ -1,0 +1,1 @@
+//! Decisions without IO: state, event and time in, state and decision out.

@@ -1,0 +1,1 @@
+//! Models, immutable versions, aliases, signatures and the audit of every change.

@@ -1,0 +1,1 @@
+//! Keeps the wished versions loaded in runners and answers inferences.

@@ -1,0 +1,1 @@
+//! Ports to durable things, each with an embedded and a remote adapter.
