@@ -1,0 +1,446 @@
+//! The bodies of the admin API, as JSON carries them. All routes lie under `/v1`.
+//!
+//! | route | request | answer |
+//! |---|---|---|
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/models?after=&limit=` | | [`Page`] of [`Model`] |
+//! | `GET /v1/models/{m}` · `PATCH` · `DELETE` | · [`Edit`] · | [`Model`] · [`Model`] · 204 |
+//! | `GET /v1/models/{m}/versions?after=&limit=` | | [`Page`] of [`Version`], newest first |
+//! | `POST /v1/models/{m}/versions` | [`NewVersion`] | 201 [`Version`]; 200 when that content is a version already |
+//! | `GET /v1/models/{m}/versions/{v}` · `PATCH` · `DELETE` | · [`Edit`] · | [`Version`] · [`Version`] · 204 |
+//! | `POST /v1/models/{m}/versions/{v}/retire` · `/restore` | | [`Version`] |
+//! | `PUT /v1/models/{m}/versions/{v}/signature` | [`Signature`] | [`Version`] |
+//! | `GET /v1/models/{m}/versions/{v}/files/{path}` | | the file's bytes |
+//! | `GET /v1/models/{m}/versions/{v}/verification` | | [`Verification`]: hashes the stored bytes again |
+//! | `PUT /v1/models/{m}/aliases/{a}` · `DELETE` | [`MoveAlias`] · | [`Model`] · 204 |
+//! | `POST /v1/models/{m}/rollback` | [`RollBack`] | [`Model`] |
+//! | `HEAD /v1/blobs/{digest}` · `PUT` | · the bytes, with `Content-Length` | 200 or 404 · 201 or 200 |
+//! | `GET /v1/audit?subject=&before=&limit=` | | [`Page`] of [`AuditEntry`], newest first |
+//! | `POST /v1/audit/{revision}/undo` | | [`AuditEntry`]: the commit that undid it |
+//! | `POST /v1/gc` | [`CollectGarbage`] | [`Garbage`] |
+//! | `POST /v1/apply` | [`Apply`] | [`Applied`] |
+//! | `GET /v1/keys` · `POST` | · [`NewKey`] | [`Page`] of [`Key`] · 201 [`CreatedKey`] |
+//! | `DELETE /v1/keys/{id}` | | 204 |
+//!
+//! Errors are `application/problem+json` (RFC 9457): [`Problem`].
+
+use std::collections::BTreeMap;
+
+use plinth_types::{AliasName, ArtifactPath, Digest, Label, ModelName, Timestamp, VersionNumber};
+use serde::{Deserialize, Serialize};
+
+/// Small properties that users set.
+pub type Tags = BTreeMap<Label, String>;
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page begins: the `after` (or `before`) of the next request. Absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// An error, RFC 9457.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `/errors/<reason>`: the page in `docs/errors/`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A few words, the same for every occurrence.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong here, and what to do next.
+    pub detail: String,
+    /// The stable word for programs, such as `model_not_found`.
+    pub reason: String,
+    /// The part of the request that is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Names the request in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Whether the same request may succeed later.
+    #[serde(default)]
+    pub retriable: bool,
+}
+
+/// A model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// Its name.
+    pub name: ModelName,
+    /// A word for people.
+    pub description: String,
+    /// Properties that users set.
+    pub tags: Tags,
+    /// Where its aliases point.
+    pub aliases: BTreeMap<AliasName, VersionNumber>,
+    /// The newest number that was handed out.
+    pub last_version: Option<VersionNumber>,
+    /// Who made it.
+    pub created_by: String,
+    /// When.
+    pub created_at: Timestamp,
+    /// When it or an alias last changed.
+    pub updated_at: Timestamp,
+    /// What this node serves of it.
+    #[serde(default)]
+    pub served: Vec<ServedVersion>,
+}
+
+/// Whether a version may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VersionState {
+    /// It may.
+    Active,
+    /// It is kept, but may not.
+    Retired,
+}
+
+/// A file of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Its path in the version.
+    pub path: ArtifactPath,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// A version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its model.
+    pub model: ModelName,
+    /// Its number.
+    pub number: VersionNumber,
+    /// The digest of the list of its files.
+    pub content: Digest,
+    /// Its files, sorted by path.
+    pub files: Vec<File>,
+    /// The sum of its files' lengths.
+    pub size: u64,
+    /// Whether it may be used.
+    pub state: VersionState,
+    /// The aliases that point to it.
+    pub aliases: Vec<AliasName>,
+    /// The Sigstore bundle as JSON text, when it is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    /// A word for people.
+    pub description: String,
+    /// Properties that users set.
+    pub tags: Tags,
+    /// Who pushed it.
+    pub created_by: String,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// Makes a version out of uploaded blobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewVersion {
+    /// Its files; their bytes were uploaded before.
+    pub files: Vec<File>,
+    /// A Sigstore bundle as JSON text over exactly these files.
+    #[serde(default)]
+    pub signature: Option<String>,
+    /// The number that it must get, because its signature names it; any when absent.
+    #[serde(default)]
+    pub expect_number: Option<VersionNumber>,
+    /// A word for people.
+    #[serde(default)]
+    pub description: String,
+    /// Properties that users set.
+    #[serde(default)]
+    pub tags: Tags,
+    /// Aliases to move to it in the same transaction.
+    #[serde(default)]
+    pub aliases: Vec<AliasName>,
+}
+
+/// Changes words and tags; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    /// The new description.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Tags to set; `null` removes one.
+    #[serde(default)]
+    pub tags: BTreeMap<Label, Option<String>>,
+}
+
+/// Attaches a signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    /// A Sigstore bundle as JSON text.
+    pub bundle: String,
+}
+
+/// Moves an alias.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveAlias {
+    /// Where to.
+    pub version: VersionNumber,
+    /// Where it must point now; any place when absent.
+    #[serde(default)]
+    pub expect: Option<VersionNumber>,
+    /// A signed permission to go back; see `plinth model rollback --key`.
+    #[serde(default)]
+    pub permission: Option<String>,
+    /// A word of explanation for the audit.
+    #[serde(default)]
+    pub comment: String,
+}
+
+/// Moves an alias back to where `previous` points.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollBack {
+    /// A signed permission to go back.
+    #[serde(default)]
+    pub permission: Option<String>,
+    /// A word of explanation for the audit.
+    #[serde(default)]
+    pub comment: String,
+}
+
+/// What verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// Whether this node would load it.
+    pub accepted: bool,
+    /// Whether it carries a signature.
+    pub signed: bool,
+    /// The key that signed it: SHA-256 of its public key in PEM form, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// Why it is not accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same for people.
+    pub detail: String,
+}
+
+/// One commit of the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Its number.
+    pub revision: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// What, such as `model.promote`.
+    pub action: String,
+    /// On what, such as `digits/2`.
+    pub subject: String,
+    /// A word of explanation.
+    pub comment: String,
+    /// Each changed record with what it said before and after.
+    pub changes: Vec<AuditChange>,
+}
+
+/// One change of a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditChange {
+    /// The record, such as `model/digits`.
+    pub record: String,
+    /// What it said before.
+    pub before: Option<serde_json::Value>,
+    /// What it said after.
+    pub after: Option<serde_json::Value>,
+}
+
+/// Asks for garbage collection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollectGarbage {
+    /// Only say what would be deleted.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Spare blobs younger than this many seconds; the node's setting when absent.
+    #[serde(default)]
+    pub older_than_seconds: Option<u64>,
+}
+
+/// What garbage collection did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Garbage {
+    /// Deleted, or to be deleted.
+    pub digests: Vec<Digest>,
+    /// Their lengths together.
+    pub bytes: u64,
+    /// How many blobs are kept.
+    pub kept: u64,
+}
+
+/// Resources to apply, all or none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// The resources.
+    pub resources: Vec<Resource>,
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// One resource of a file for `plinth apply`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resource {
+    /// `model` or `deployment`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// What it shall say.
+    #[serde(default)]
+    pub spec: serde_json::Value,
+}
+
+/// What applying did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The commit; absent when nothing changed or on a dry run.
+    pub revision: Option<u64>,
+    /// One line for each resource.
+    pub resources: Vec<AppliedResource>,
+}
+
+/// What applying did to one resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedResource {
+    /// `model` or `deployment`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// `created`, `changed` or `unchanged`.
+    pub outcome: String,
+}
+
+/// What a key allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Inference and reading of metadata.
+    Infer,
+}
+
+/// Asks for a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// What it shall allow.
+    pub role: Role,
+    /// A word for people.
+    #[serde(default)]
+    pub description: String,
+    /// From when on it is refused.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Its public id.
+    pub id: String,
+    /// What it allows.
+    pub role: Role,
+    /// A word for people.
+    pub description: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From when on it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A new key, shown this one time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedKey {
+    /// What is kept of it.
+    #[serde(flatten)]
+    pub key: Key,
+    /// The key itself; it cannot be shown again.
+    pub secret: String,
+}
+
+/// A version on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedVersion {
+    /// The model.
+    pub model: ModelName,
+    /// The version.
+    pub version: VersionNumber,
+    /// `loading`, `ready`, `unloading`, `failed`, `quarantined`.
+    pub state: String,
+    /// Whether it answers requests that name no version.
+    pub default: bool,
+    /// Why, when it is not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The process id of its runner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// What executes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// How often its runner was started again after a crash.
+    pub restarts: u64,
+    /// Which walls stand around its runner.
+    #[serde(default)]
+    pub sandbox: Vec<String>,
+    /// Which walls could not be put up, and why.
+    #[serde(default)]
+    pub sandbox_missing: Vec<String>,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The release.
+    pub version: String,
+    /// Whether it can serve what it should.
+    pub ready: bool,
+    /// Whether authentication is off (`--dev`).
+    pub dev: bool,
+    /// How long it has been up, in seconds.
+    pub uptime_seconds: u64,
+    /// The metadata store: `sqlite 3.51.3`, or why it cannot be reached.
+    pub metadata: String,
+    /// The object store.
+    pub objects: String,
+    /// The snapshot that it serves from.
+    pub snapshot: SnapshotStatus,
+    /// Whether only signed versions are served.
+    pub require_signature: bool,
+    /// Its memory in bytes, without the runners.
+    pub memory_bytes: u64,
+    /// What it serves.
+    pub models: Vec<ServedVersion>,
+}
+
+/// The snapshot that a node serves from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotStatus {
+    /// The revision of the registry that it shows.
+    pub revision: u64,
+    /// When the registry was last seen to be no newer.
+    pub checked_at: Timestamp,
+    /// Whether the registry could be reached the last time.
+    pub fresh: bool,
+}

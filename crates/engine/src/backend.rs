@@ -1,0 +1,51 @@
+//! The contract between a runner and the code that executes a model.
+//!
+//! Every backend passes the suite in [`crate::conformance`] (feature `testing`).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use plinth_types::{ArtifactPath, Tensor};
+
+use crate::spec::ModelMetadata;
+
+/// What a backend gets in order to load a model.
+pub struct LoadRequest {
+    /// The version's files, already verified, whole in memory.
+    pub files: BTreeMap<ArtifactPath, Bytes>,
+    /// How many threads one execution may use; at least 1.
+    pub threads: u16,
+}
+
+/// Why a backend could not do its work. The texts are shown to users: they name no path and no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// The files are not a model that this backend can load.
+    #[error("{0}")]
+    Load(String),
+    /// The input cannot be executed; the caller's fault.
+    #[error("{0}")]
+    Input(String),
+    /// The execution failed; the model's fault.
+    #[error("{0}")]
+    Execution(String),
+}
+
+/// A loaded model. Lives on one thread of a runner; blocking; one execution at a time.
+///
+/// - `load` parses and prepares; after it nothing of the files is needed but what the backend keeps.
+/// - `metadata` never changes and costs nothing.
+/// - `execute` gets inputs that fit `metadata().inputs` (each once, in any order) and the names of the wished
+///   outputs, never empty, each one of `metadata().outputs`. It answers exactly those, in that order. An error leaves the
+///   model usable. Whatever else goes wrong (a crash, a hang, a leak) is the runner's to contain.
+/// - `drop` frees what can be freed; the rest goes with the process.
+pub trait Backend: Send {
+    /// What the model takes and gives.
+    fn metadata(&self) -> &ModelMetadata;
+
+    /// Executes the model once.
+    ///
+    /// # Errors
+    /// [`BackendError::Input`] and [`BackendError::Execution`].
+    fn execute(&mut self, inputs: Vec<Tensor>, outputs: &[String]) -> Result<Vec<Tensor>, BackendError>;
+}
