@@ -1,1 +1,12 @@
-//! Decisions without IO: state, event and time in, state and decision out.
+//! Decisions without IO: `(state, event, now) → (state, decision)`.
+//!
+//! Everything here is pure: no clock is read, nothing is spawned, nothing is stored. Callers on
+//! higher floors hand the time in and carry the decision out, so each rule is tested by table and
+//! by random histories.
+#![warn(missing_docs)]
+
+pub mod placement;
+pub mod supervision;
+
+pub use placement::{Phase, Plan, Wish};
+pub use supervision::{CrashHistory, CrashLimits, Verdict};
