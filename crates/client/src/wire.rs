@@ -195,7 +195,7 @@ pub struct MoveAlias {
     /// Where it must point now; any place when absent.
     #[serde(default)]
     pub expect: Option<VersionNumber>,
-    /// A signed permission to go back; see `plinth model rollback --key`.
+    /// A signed permission to go back; see `plinth model rollback --sign-key`.
     #[serde(default)]
     pub permission: Option<String>,
     /// A word of explanation for the audit.

@@ -1,1 +1,26 @@
 //! Keeps the wished versions loaded in runners and answers inferences.
+//!
+//! A node hands in wishes ([`ModelWish`]) taken from its snapshot and a [`VersionSource`] that gives
+//! verified files; [`Serving`] does the rest: load, warm up, swap without a failed request, restart
+//! what crashed, quarantine what crashes too often, give memory back. Invariants: a version that
+//! answers is not taken away before another can answer; no file is read before the source has
+//! accepted its version; the request path takes no lock.
+//!
+//! The rules themselves are in `policy`; protocols are in `api`.
+#![warn(missing_docs)]
+
+mod instance;
+mod loader;
+pub mod model_config;
+mod reconciler;
+mod serving;
+mod slot;
+mod source;
+mod table;
+mod wish;
+
+pub use instance::Instance;
+pub use serving::{InferAnswer, InferRequest, Serving, ServingOptions};
+pub use source::{LocalVersion, VersionRef, VersionSource};
+pub use table::{ModelRow, State, Table, VersionReport, VersionRow};
+pub use wish::ModelWish;

@@ -7,6 +7,9 @@
 //! What a record *means* and who may change it is left to the services above.
 #![warn(missing_docs)]
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod durable;
 pub mod metadata;
 pub mod objects;
 pub mod resources;

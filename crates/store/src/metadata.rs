@@ -10,12 +10,42 @@
 //! - [`Metadata::read_all`] shows one moment: everything up to its revision and nothing after it.
 //! - A record and its audit entry are written by one transaction; an audit entry is never changed.
 
+mod commit;
+mod ledger;
+mod migrate;
+pub mod options;
+mod postgres;
+mod rows;
+mod session;
+mod sqlite;
+mod statements;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use plinth_runtime::World;
 use plinth_types::{TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use options::{MetadataOptions, MetadataUrl, ParseMetadataUrlError, PostgresUrl, SchemaName};
+
+/// Opens the ledger: connects, brings the database to this release's schema, and refuses one that it must not touch.
+///
+/// # Errors
+/// [`MetadataError::TooNew`] for a database of a newer release, [`MetadataError::Damaged`] when the database's schema
+/// was not made by any release, [`MetadataError::Full`] and [`MetadataError::Unavailable`] as usual. Cancel safe: a
+/// migration step happens whole or not at all, and the next call goes on.
+pub async fn open(options: &MetadataOptions, world: &World) -> Result<Arc<dyn Metadata>, MetadataError> {
+    let ledger = match &options.url {
+        MetadataUrl::Sqlite(path) => sqlite::open(path, options, world).await?,
+        MetadataUrl::Postgres(url) => postgres::open(url, options, world).await?,
+    };
+    Ok(Arc::new(ledger))
+}
 
 /// Counts commits. 0 is the empty ledger; the first commit makes 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]

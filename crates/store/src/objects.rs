@@ -5,12 +5,34 @@
 //! synced; a failed or interrupted `put` leaves nothing visible. Two writers of one digest do not
 //! disturb each other. Which objects are still needed is for the registry to say.
 
+mod files;
+pub mod options;
+mod s3;
+#[cfg(test)]
+mod tests;
+
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use plinth_runtime::World;
 use plinth_types::{Digest, Timestamp};
+
+pub use options::{ObjectsOptions, ObjectsUrl, ParseObjectsUrlError, S3Credentials, S3Options};
+
+/// Opens the object store. Files: makes the directories and sweeps what interrupted `put`s left behind. S3: nothing is
+/// sent before the first use, so a node starts while S3 is away.
+///
+/// # Errors
+/// [`ObjectsError::Full`] and [`ObjectsError::Unavailable`].
+pub async fn open(options: &ObjectsOptions, world: &World) -> Result<Arc<dyn Objects>, ObjectsError> {
+    match &options.url {
+        ObjectsUrl::File(directory) => Ok(Arc::new(files::FileObjects::open(directory, world).await?)),
+        ObjectsUrl::S3 { bucket, prefix } => Ok(Arc::new(s3::S3Objects::open(bucket, prefix, &options.s3)?)),
+    }
+}
 
 /// Bytes as they come in or go out, piece by piece.
 pub type ByteStream<'a> = BoxStream<'a, io::Result<Bytes>>;

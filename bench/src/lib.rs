@@ -1,1 +1,0 @@
-//! Load generator, rivals and tables of figures.

@@ -1,0 +1,312 @@
+//! Brings what is loaded in line with what is wished: one task that owns all state and takes events.
+//!
+//! It is periodic, pokeable and idempotent: each round compares wish and state, asks `policy` for a
+//! plan, begins loads, lets versions go and publishes a new table. Invariant: the table is published
+//! with the new default before an old version is let go, so a request finds one or the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use plinth_engine::RunnerExit;
+use plinth_policy::placement::decide;
+use plinth_policy::supervision::CrashLimits;
+use plinth_policy::{Phase, Verdict};
+use plinth_runtime::OnEnd;
+use plinth_types::{Error, ModelName, Reason, Result, TenantName, VersionNumber};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::loader::Loader;
+use crate::serving::{Published, ServingMetrics};
+use crate::slot::{Attempt, Slot, Ticket};
+use crate::table::{ModelRow, State, Table};
+use crate::{Instance, ModelWish, VersionRef};
+
+type ModelKey = (TenantName, ModelName);
+
+/// How often to look without being asked: retries and restarts become due.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a version that is let go may finish what it has begun.
+const RETIRE_GRACE: Duration = Duration::from_secs(30);
+/// How many versions load at the same time.
+const PARALLEL_LOADS: usize = 2;
+
+/// What happens outside and must be taken in.
+pub(crate) enum Event {
+    /// An attempt to load ended.
+    Loaded { key: ModelKey, version: VersionNumber, ticket: Ticket, result: Result<Instance> },
+    /// A runner that answered has ended.
+    Ended { key: ModelKey, version: VersionNumber, ticket: Ticket, exit: RunnerExit },
+}
+
+#[derive(Default)]
+struct ModelState {
+    slots: BTreeMap<VersionNumber, Slot>,
+    default: Option<VersionNumber>,
+}
+
+pub(crate) struct Reconciler {
+    pub loader: Arc<Loader>,
+    pub metrics: Arc<ServingMetrics>,
+    pub wishes: watch::Receiver<Option<Arc<Vec<ModelWish>>>>,
+    pub published: Arc<Published>,
+    models: BTreeMap<ModelKey, ModelState>,
+    events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    loads: Arc<Semaphore>,
+    tickets: AtomicU64,
+    limits: CrashLimits,
+    settled: bool,
+}
+
+impl Reconciler {
+    pub fn new(
+        loader: Arc<Loader>,
+        metrics: Arc<ServingMetrics>,
+        wishes: watch::Receiver<Option<Arc<Vec<ModelWish>>>>,
+        published: Arc<Published>,
+    ) -> Self {
+        Self {
+            loader,
+            metrics,
+            wishes,
+            published,
+            models: BTreeMap::new(),
+            events: mpsc::channel(256),
+            loads: Arc::new(Semaphore::new(PARALLEL_LOADS)),
+            tickets: AtomicU64::new(0),
+            limits: CrashLimits::default(),
+            settled: false,
+        }
+    }
+
+    /// Runs until the group is cancelled, then ends every runner.
+    pub async fn run(mut self) {
+        let stop = self.loader.tasks.cancelled().clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = self.wishes.changed() => if changed.is_err() { break },
+                event = self.events.1.recv() => if let Some(event) = event { self.take(event) },
+                () = tokio::time::sleep(TICK) => {}
+            }
+            while let Ok(event) = self.events.1.try_recv() {
+                self.take(event);
+            }
+            self.round();
+        }
+        for (_, model) in std::mem::take(&mut self.models) {
+            for (_, instance) in model.slots.into_values().filter_map(|mut s| s.instance.take()) {
+                instance.runner().stop(Duration::ZERO).await;
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.loader.world.clock.monotonic()
+    }
+
+    fn take(&mut self, event: Event) {
+        let now = self.now();
+        match event {
+            Event::Loaded { key, version, ticket, result } => {
+                let current = self.slot(&key, version).filter(|s| s.attempt.as_ref().is_some_and(|a| a.ticket == ticket));
+                // A late result of an attempt that nobody waits for: dropping it ends its runner.
+                let Some(slot) = current else { return };
+                match result {
+                    Ok(instance) => {
+                        let instance = Arc::new(instance);
+                        let old = slot.instance.take();
+                        slot.loaded(ticket, instance.clone());
+                        tracing::info!(tenant = %key.0, model = %key.1, version = version.get(), pid = instance.runner().pid(), "version ready");
+                        self.watch(&key, version, ticket, instance);
+                        if let Some((_, old)) = old {
+                            self.publish();
+                            self.retire(old);
+                        }
+                    }
+                    Err(error) if error.reason() == Reason::RunnerCrashed => self.crashed(&key, version, now, &error),
+                    Err(error) => {
+                        slot.load_failed(&error, now);
+                        tracing::warn!(tenant = %key.0, model = %key.1, version = version.get(), reason = %error.reason(), error = %error, cause = %error.log_text(), "version cannot be loaded");
+                    }
+                }
+            }
+            Event::Ended { key, version, ticket, exit } => {
+                let current = self.slot(&key, version).filter(|s| s.instance.as_ref().is_some_and(|(t, _)| *t == ticket));
+                let Some(slot) = current else { return };
+                slot.instance = None;
+                let error = Error::new(Reason::RunnerCrashed, format!("its runner ended ({exit:?})"));
+                self.crashed(&key, version, now, &error);
+            }
+        }
+    }
+
+    fn slot(&mut self, key: &ModelKey, version: VersionNumber) -> Option<&mut Slot> {
+        self.models.get_mut(key)?.slots.get_mut(&version)
+    }
+
+    fn crashed(&mut self, key: &ModelKey, version: VersionNumber, now: Duration, error: &Error) {
+        let limits = self.limits;
+        let Some(slot) = self.slot(key, version) else { return };
+        slot.attempt = None;
+        let verdict = slot.history.crashed(now, &limits);
+        slot.refusal = Some((error.reason(), error.public_text().to_owned()));
+        match verdict {
+            Verdict::Restart { after } => {
+                slot.state = State::Restarting;
+                slot.restarts += 1;
+                slot.retry_at = Some(now + after);
+                self.metrics.runner_restarted();
+                tracing::warn!(tenant = %key.0, model = %key.1, version = version.get(), why = %error, "runner died, starting it again");
+            }
+            Verdict::Quarantine => {
+                slot.state = State::Quarantined;
+                slot.retry_at = None;
+                self.metrics.version_quarantined();
+                tracing::error!(tenant = %key.0, model = %key.1, version = version.get(), why = %error, "version crashed too often, it is held back");
+            }
+        }
+    }
+
+    /// One comparison of wish and state.
+    fn round(&mut self) {
+        let Some(wishes) = self.wishes.borrow_and_update().clone() else { return };
+        let wished: BTreeMap<ModelKey, &ModelWish> = wishes.iter().map(|w| ((w.tenant.clone(), w.model.clone()), w)).collect();
+        let keys: Vec<ModelKey> = self.models.keys().chain(wished.keys()).cloned().collect();
+        let mut gone = Vec::new();
+        for key in keys {
+            gone.extend(self.reconcile(&key, wished.get(&key).copied()));
+        }
+        self.models.retain(|key, model| wished.contains_key(key) || !model.slots.is_empty());
+        self.settled = self.settled
+            || self.models.values().flat_map(|m| m.slots.values()).all(|s| !matches!(s.phase(), Phase::Loading | Phase::Restarting));
+        self.publish();
+        // Only now: nobody finds them in the table any more.
+        for instance in gone {
+            self.retire(instance);
+        }
+    }
+
+    fn reconcile(&mut self, key: &ModelKey, wish: Option<&ModelWish>) -> Vec<Arc<Instance>> {
+        let now = self.now();
+        let mut model = self.models.remove(key).unwrap_or_default();
+        let policy_wish = wish.map(ModelWish::policy_wish).unwrap_or_default();
+        if let Some(wish) = wish {
+            self.refresh(key, wish, &mut model, now);
+        }
+        let phases = model.slots.iter().map(|(v, s)| (*v, s.phase())).collect();
+        let plan = decide(&policy_wish, &phases, model.default);
+        if plan.default != model.default {
+            tracing::info!(tenant = %key.0, model = %key.1, from = model.default.map(VersionNumber::get), to = plan.default.map(VersionNumber::get), "default version moved");
+            model.default = plan.default;
+        }
+        let mut gone = Vec::new();
+        for version in plan.unload {
+            gone.extend(model.slots.remove(&version).and_then(|mut s| s.instance.take()).map(|(_, i)| i));
+        }
+        if let Some(wish) = wish {
+            for version in plan.load {
+                if let Some(fingerprint) = wish.fingerprint(version) {
+                    let mut slot = Slot::new(fingerprint, wish.deployment.generation);
+                    slot.attempt = Some(self.begin(key, wish, version));
+                    model.slots.insert(version, slot);
+                }
+            }
+        }
+        self.models.insert(key.clone(), model);
+        gone
+    }
+
+    /// Starts what is due and what has changed.
+    fn refresh(&self, key: &ModelKey, wish: &ModelWish, model: &mut ModelState, now: Duration) {
+        let generation = wish.deployment.generation;
+        let mut forgotten = Vec::new();
+        for (version, slot) in &mut model.slots {
+            let Some(fingerprint) = wish.fingerprint(*version) else { continue };
+            let changed = slot.fingerprint != fingerprint;
+            let asked_again = slot.generation != generation;
+            slot.generation = generation;
+            if slot.instance.is_none() && (changed || (asked_again && slot.phase() == Phase::Failed)) {
+                forgotten.push(*version);
+                continue;
+            }
+            if changed {
+                slot.fingerprint = fingerprint;
+                slot.attempt = Some(self.begin(key, wish, *version));
+            } else if slot.attempt.is_none() && slot.instance.is_none() && slot.retry_at.is_some_and(|t| t <= now) {
+                slot.retry_at = None;
+                slot.attempt = Some(self.begin(key, wish, *version));
+            }
+        }
+        // Without its slot a version is as never seen: the plan begins it afresh if it is still wanted.
+        for version in forgotten {
+            model.slots.remove(&version);
+        }
+    }
+
+    fn begin(&self, key: &ModelKey, wish: &ModelWish, version: VersionNumber) -> Attempt {
+        let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
+        let cancel = self.loader.tasks.cancelled().child_token();
+        let attempt = Attempt { ticket, cancel: cancel.clone() };
+        let Some(record) = wish.versions.get(&version).cloned() else { return attempt };
+        let reference = VersionRef {
+            tenant: key.0.clone(),
+            model: key.1.clone(),
+            number: version,
+            record,
+            permission: wish.permission(version).map(str::to_owned),
+        };
+        let (loader, loads, events) = (self.loader.clone(), self.loads.clone(), self.events.0.clone());
+        let (deployment, key) = (wish.deployment.clone(), key.clone());
+        let (serving_metrics, metrics) = (self.metrics.clone(), self.metrics.of_version(&reference));
+        self.loader.tasks.spawn("load version", OnEnd::Ignore, async move {
+            let load = async {
+                let _permit = loads.acquire().await;
+                let start = loader.world.clock.monotonic();
+                let result = loader.load(&reference, &deployment, metrics).await;
+                if result.is_ok() {
+                    serving_metrics.loaded_in(loader.world.clock.monotonic().saturating_sub(start));
+                    loader.source.served(&reference).await;
+                }
+                result
+            };
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                result = load => { let _ = events.send(Event::Loaded { key, version, ticket, result }).await; }
+            }
+        });
+        attempt
+    }
+
+    /// Tells the reconciler when the instance's runner has ended.
+    fn watch(&self, key: &ModelKey, version: VersionNumber, ticket: Ticket, instance: Arc<Instance>) {
+        let (events, key) = (self.events.0.clone(), key.clone());
+        self.loader.tasks.spawn("watch runner", OnEnd::Ignore, async move {
+            let exit = instance.runner().ended().await;
+            drop(instance);
+            if exit != RunnerExit::Stopped {
+                let _ = events.send(Event::Ended { key, version, ticket, exit }).await;
+            }
+        });
+    }
+
+    /// Lets an instance go: it takes no more, finishes what it has, and its process ends.
+    fn retire(&self, instance: Arc<Instance>) {
+        tracing::info!(tenant = %instance.tenant, model = %instance.model, version = instance.version.get(), "version let go");
+        self.loader.tasks.spawn("retire version", OnEnd::Ignore, async move { instance.runner().stop(RETIRE_GRACE).await });
+    }
+
+    fn publish(&self) {
+        let mut table = Table { settled: self.settled, ..Table::default() };
+        let mut loaded = 0;
+        for ((tenant, name), model) in &self.models {
+            let versions: BTreeMap<_, _> = model.slots.iter().map(|(v, s)| (*v, s.row())).collect();
+            loaded += versions.values().filter(|v| v.state == State::Ready).count();
+            let row = ModelRow { default: model.default, versions };
+            table.models.entry(tenant.clone()).or_default().insert(name.clone(), Arc::new(row));
+        }
+        self.metrics.set_loaded(loaded);
+        self.published.publish(table);
+    }
+}

@@ -1,0 +1,60 @@
+//! What a node is asked to serve of one model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plinth_policy::Wish;
+use plinth_store::resources::{AliasTarget, DeploymentRecord, Desired, VersionRecord, VersionState};
+use plinth_types::{AliasName, Digest, DigestHasher, ModelName, TenantName, VersionNumber};
+
+/// A model of the snapshot, as far as serving needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelWish {
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// Its name.
+    pub model: ModelName,
+    /// How it shall be served.
+    pub deployment: DeploymentRecord,
+    /// Where its aliases point.
+    pub aliases: BTreeMap<AliasName, AliasTarget>,
+    /// Its versions.
+    pub versions: BTreeMap<VersionNumber, Arc<VersionRecord>>,
+}
+
+impl ModelWish {
+    /// The wish in the form in which `policy` decides about it.
+    #[must_use]
+    pub fn policy_wish(&self) -> Wish {
+        if self.deployment.desired == Desired::Unloaded {
+            return Wish::default();
+        }
+        let usable = |v: &VersionNumber| self.versions.get(v).is_some_and(|r| r.state == VersionState::Active);
+        let target = |alias: &AliasName| self.aliases.get(alias).map(|t| t.version).filter(&usable);
+        Wish {
+            primary: target(&self.deployment.alias),
+            fallback: target(&AliasName::previous()),
+            others: self.deployment.versions.iter().copied().filter(usable).collect(),
+        }
+    }
+
+    /// The permission to serve `version` although it is older, if the served alias carries one for it.
+    #[must_use]
+    pub fn permission(&self, version: VersionNumber) -> Option<&str> {
+        let target = self.aliases.get(&self.deployment.alias)?;
+        if target.version == version { target.permission.as_deref() } else { None }
+    }
+
+    /// Stands for everything that a loaded instance of `version` depends on: when it changes, the instance is loaded
+    /// anew, and an old failure says nothing any more.
+    #[must_use]
+    pub(crate) fn fingerprint(&self, version: VersionNumber) -> Option<Digest> {
+        let record = self.versions.get(&version)?;
+        let deployment = &self.deployment;
+        let parts = (&record.content, &record.signature, self.permission(version));
+        let settings = (&deployment.config_override, deployment.memory, deployment.threads);
+        let mut hasher = DigestHasher::new();
+        hasher.update(&serde_json::to_vec(&(parts, settings)).unwrap_or_default());
+        Some(hasher.finish())
+    }
+}

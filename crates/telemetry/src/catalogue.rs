@@ -1,0 +1,241 @@
+//! The list of all metrics: each has its name, labels and meaning here and nowhere else.
+//!
+//! Names are `plinth_<part>_<what>_<unit>` in base units; counters end in `_total`. To add a metric,
+//! add a line here; the snapshot test shows the new name for review.
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+
+use plinth_types::Timestamp;
+
+use crate::Histogram;
+use crate::family::Family;
+use crate::handles::BuildInfo;
+use crate::metric::{Counter, Gauge, Metric, ResidentMemory, UpDownCounter};
+use crate::process::ProcessSample;
+use crate::text::{Labels, TextWriter};
+
+/// The most label sets of a metric that counts by model.
+const MODEL_LIMIT: usize = 1_000;
+
+/// The most label sets of a metric that counts by model and outcome.
+const OUTCOME_LIMIT: usize = 7 * MODEL_LIMIT;
+
+/// The most label sets of a metric that counts by route or listener.
+const ROUTE_LIMIT: usize = 1_000;
+
+/// A metric without labels.
+#[derive(Default)]
+pub struct Single<M>(M);
+
+impl<M> Deref for Single<M> {
+    type Target = M;
+    fn deref(&self) -> &M {
+        &self.0
+    }
+}
+
+impl<M: Metric> Single<M> {
+    fn write(&self, out: &mut TextWriter, name: &str) {
+        self.0.write(out, name, Labels::NONE);
+    }
+}
+
+macro_rules! catalogue {
+    ($( $(#[doc = $doc:literal])+ $field:ident: $ty:ty, $name:literal, $kind:expr, $make:expr; )*) => {
+        /// Every metric of a node. One value for each process, shared by all.
+        pub struct Catalogue {
+            $( $(#[doc = $doc])+ pub $field: $ty, )*
+            build: BuildInfo,
+        }
+
+        impl Catalogue {
+            /// A catalogue in which everything is zero.
+            #[must_use]
+            pub fn new(build: BuildInfo) -> Self {
+                let label_sets_refused = Single::<Counter>::default();
+                let refused: &Counter = &label_sets_refused;
+                Self { $( $field: ($make)(refused), )* build }.with_refused(label_sets_refused)
+            }
+
+            fn write_declared(&self, out: &mut TextWriter) {
+                $(
+                    out.begin($name, $kind, concat!($($doc),+));
+                    self.$field.write(out, $name);
+                )*
+            }
+        }
+    };
+}
+
+fn single<M: Default>(_: &Counter) -> Single<M> {
+    Single::default()
+}
+
+fn family<M: Metric, const N: usize>(labels: [&'static str; N], limit: usize) -> impl FnOnce(&Counter) -> Family<M, N> {
+    move |refused| Family::new(labels, limit, refused.clone())
+}
+
+const MODEL: [&str; 3] = ["tenant", "model", "version"];
+
+catalogue! {
+    /// Requests answered, by route and class of status.
+    http_requests: Family<Counter, 2>, "plinth_http_requests_total", Counter::KIND, family(["route", "status"], ROUTE_LIMIT);
+    /// Time from a request's head to the last byte of its answer, by route.
+    http_request_duration: Family<Histogram, 1>, "plinth_http_request_duration_seconds", Histogram::KIND, family(["route"], ROUTE_LIMIT);
+    /// Requests in flight.
+    http_requests_in_flight: Single<UpDownCounter>, "plinth_http_requests_in_flight", UpDownCounter::KIND, single;
+    /// Handlers that panicked; each cost one request.
+    http_panics: Single<Counter>, "plinth_http_panics_total", Counter::KIND, single;
+    /// Connections taken, by listener.
+    http_connections: Family<Counter, 1>, "plinth_http_connections_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
+    /// Connections open, by listener.
+    http_connections_open: Family<UpDownCounter, 1>, "plinth_http_connections_open", UpDownCounter::KIND, family(["listener"], ROUTE_LIMIT);
+    /// Connections refused because there were too many, by listener.
+    http_connections_refused: Family<Counter, 1>, "plinth_http_connections_refused_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
+    /// Connections closed because the peer was too slow or silent, by listener.
+    http_connection_timeouts: Family<Counter, 1>, "plinth_http_connection_timeouts_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
+    /// Failures of accept, such as too many open files, by listener.
+    http_accept_errors: Family<Counter, 1>, "plinth_http_accept_errors_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
+    /// Requests refused because their credentials were missing or bad.
+    auth_refused: Single<Counter>, "plinth_auth_refused_total", Counter::KIND, single;
+    /// Inferences ended, by version and outcome.
+    inference_requests: Family<Counter, 4>, "plinth_inference_requests_total", Counter::KIND, family(["tenant", "model", "version", "outcome"], OUTCOME_LIMIT);
+    /// Time of an inference from its request read to its answer ready, by version.
+    inference_duration: Family<Histogram, 3>, "plinth_inference_duration_seconds", Histogram::KIND, family(MODEL, MODEL_LIMIT);
+    /// Inferences that wait or are executed, by version.
+    inference_pending: Family<UpDownCounter, 3>, "plinth_inference_pending", UpDownCounter::KIND, family(MODEL, MODEL_LIMIT);
+    /// Inferences refused because the queue of the version was full.
+    inference_queue_full: Family<Counter, 3>, "plinth_inference_queue_full_total", Counter::KIND, family(MODEL, MODEL_LIMIT);
+    /// Model versions loaded.
+    models_loaded: Single<Gauge>, "plinth_models_loaded", Gauge::KIND, single;
+    /// Time from the start of a runner to the model being ready.
+    model_load_duration: Single<Histogram>, "plinth_model_load_duration_seconds", Histogram::KIND, single;
+    /// Model versions that could not be loaded.
+    model_load_failures: Single<Counter>, "plinth_model_load_failures_total", Counter::KIND, single;
+    /// Runners started again after one died, by version.
+    runner_restarts: Family<Counter, 3>, "plinth_runner_restarts_total", Counter::KIND, family(MODEL, MODEL_LIMIT);
+    /// Versions held back because their runners died too often.
+    runner_quarantines: Single<Counter>, "plinth_runner_quarantines_total", Counter::KIND, single;
+    /// Memory of a version's runner that is in RAM.
+    runner_resident_memory: Family<ResidentMemory, 3>, "plinth_runner_resident_memory_bytes", ResidentMemory::KIND, family(MODEL, MODEL_LIMIT);
+    /// Revision of the ledger that the snapshot holds.
+    snapshot_revision: Single<Gauge>, "plinth_snapshot_revision", Gauge::KIND, single;
+    /// When the snapshot that is served was confirmed by the ledger, in seconds since 1970; 0: never.
+    snapshot_time: Single<Gauge>, "plinth_snapshot_time_seconds", Gauge::KIND, single;
+    /// Snapshots written.
+    snapshot_written: Single<Counter>, "plinth_snapshot_written_total", Counter::KIND, single;
+    /// Snapshots that could not be taken or written.
+    snapshot_failures: Single<Counter>, "plinth_snapshot_failures_total", Counter::KIND, single;
+    /// Look-ups of label sets over the limit, counted under "other" instead.
+    label_sets_refused: Single<Counter>, "plinth_telemetry_label_sets_refused_total", Counter::KIND, single;
+}
+
+impl Catalogue {
+    fn with_refused(self, label_sets_refused: Single<Counter>) -> Self {
+        Self { label_sets_refused, ..self }
+    }
+
+    /// Everything in the text exposition format.
+    ///
+    /// Reads `/proc`; takes locks that only loading and unloading takes as well.
+    #[must_use]
+    pub fn render(&self, now: Timestamp) -> String {
+        let mut out = TextWriter::default();
+        self.write_declared(&mut out);
+        self.write_snapshot_age(&mut out, now);
+        out.begin("plinth_build_info", "gauge", "What this binary is; the value is always 1.");
+        out.whole("plinth_build_info", Labels::new(&["version", "commit"], &[self.build.version, self.build.commit]), 1);
+        ProcessSample::read().write(&mut out);
+        out.finish()
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "samples are doubles in the exposition format")]
+    fn write_snapshot_age(&self, out: &mut TextWriter, now: Timestamp) {
+        let time = self.snapshot_time.value();
+        out.begin("plinth_snapshot_age_seconds", "gauge", "Time since the snapshot that is served was confirmed by the ledger.");
+        if time > 0.0 {
+            out.real("plinth_snapshot_age_seconds", Labels::NONE, (now.millis() as f64 / 1000.0 - time).max(0.0));
+        }
+    }
+
+    /// The names of all metrics, sorted.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        let text = self.render(Timestamp::from(std::time::UNIX_EPOCH));
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exposition;
+    use crate::handles::{ModelLabels, Outcome};
+    use std::time::Duration;
+
+    const BUILD: BuildInfo = BuildInfo { version: "0.1.0", commit: "unknown" };
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis).unwrap()
+    }
+
+    #[test]
+    fn names_are_reviewed() {
+        let names = Catalogue::new(BUILD).names();
+        for line in &names {
+            let (name, kind) = line.split_once(' ').unwrap();
+            assert!(name.starts_with("plinth_"), "{name}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+        }
+        insta::assert_snapshot!(names.into_iter().collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn the_text_is_well_formed_and_follows_what_was_counted() {
+        let catalogue = Catalogue::new(BUILD);
+        let labels = ModelLabels { tenant: "t\"1\\\n", model: "digits", version: "2" };
+        let model = catalogue.model(labels);
+        model.record(Outcome::Ok, Duration::from_millis(3));
+        model.record(Outcome::Ok, Duration::from_secs(100));
+        model.memory.watch(std::process::id());
+        let pending = model.pending.hold();
+        catalogue.route("infer").record(200, Duration::from_micros(50));
+        catalogue.route("infer").record(799, Duration::from_micros(50));
+        catalogue.listener("http").refused.inc();
+        catalogue.snapshot_time.set(10.0);
+
+        let samples = exposition::parse(&catalogue.render(at(12_500))).unwrap();
+        let of = |name: &str, labels: &[(&str, &str)]| samples.value(name, labels);
+        let by_model = [("tenant", "t\"1\\\n"), ("model", "digits"), ("version", "2")];
+        assert_eq!(of("plinth_inference_requests_total", &[&by_model[..], &[("outcome", "ok")]].concat()), Some(2.0));
+        assert_eq!(of("plinth_inference_duration_seconds_bucket", &[&by_model[..], &[("le", "0.005")]].concat()), Some(1.0));
+        assert_eq!(of("plinth_inference_duration_seconds_sum", &by_model), Some(100.003));
+        assert_eq!(of("plinth_inference_pending", &by_model), Some(1.0));
+        assert!(of("plinth_runner_resident_memory_bytes", &by_model).unwrap() > 100_000.0);
+        assert_eq!(of("plinth_http_requests_total", &[("route", "infer"), ("status", "2xx")]), Some(1.0));
+        assert_eq!(of("plinth_http_requests_total", &[("route", "infer"), ("status", "5xx")]), Some(1.0));
+        assert_eq!(of("plinth_http_connections_refused_total", &[("listener", "http")]), Some(1.0));
+        assert_eq!(of("plinth_snapshot_age_seconds", &[]), Some(2.5));
+        assert_eq!(of("plinth_build_info", &[("version", "0.1.0"), ("commit", "unknown")]), Some(1.0));
+
+        drop(pending);
+        catalogue.forget_model(labels);
+        let samples = exposition::parse(&catalogue.render(at(0))).unwrap();
+        assert!(!samples.iter().any(|sample| sample.labels.iter().any(|(_, value)| value == "digits")));
+    }
+
+    #[test]
+    fn a_flood_of_models_is_bounded() {
+        let catalogue = Catalogue::new(BUILD);
+        for index in 0..MODEL_LIMIT + 50 {
+            let name = format!("m{index}");
+            catalogue.model(ModelLabels { tenant: "t", model: &name, version: "1" }).record(Outcome::Failed, Duration::ZERO);
+        }
+        assert_eq!(catalogue.inference_duration.len(), MODEL_LIMIT + 1);
+        assert!(catalogue.label_sets_refused.value() >= 50);
+        let samples = exposition::parse(&catalogue.render(at(0))).unwrap();
+        let other = [("tenant", "other"), ("model", "other"), ("version", "other")];
+        assert_eq!(samples.value("plinth_inference_duration_seconds_count", &other), Some(50.0));
+    }
+}

@@ -1,0 +1,204 @@
+//! Handles in the bundles in which they are held: by a listener, by a route, by a loaded version.
+//!
+//! Invariant: everything here is fetched once and then only counted into.
+
+use std::time::Duration;
+
+use plinth_types::Class;
+
+use crate::Catalogue;
+use crate::metric::{Counter, UpDownCounter};
+use crate::{Histogram, ResidentMemory};
+
+/// What this binary is.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildInfo {
+    /// The release.
+    pub version: &'static str,
+    /// The commit, or `unknown`.
+    pub commit: &'static str,
+}
+
+/// What a listener counts.
+#[derive(Clone, Default)]
+pub struct ConnectionMetrics {
+    /// Connections that are open.
+    pub open: UpDownCounter,
+    /// Connections that were taken.
+    pub accepted: Counter,
+    /// Connections that were refused because there were too many.
+    pub refused: Counter,
+    /// Failures of accept.
+    pub accept_errors: Counter,
+    /// Connections that were closed because the peer was too slow or silent.
+    pub timeouts: Counter,
+    /// Handlers that panicked.
+    pub panics: Counter,
+}
+
+/// What a route counts.
+#[derive(Clone, Default)]
+pub struct RouteMetrics {
+    by_class: [Counter; 5],
+    duration: Histogram,
+}
+
+impl RouteMetrics {
+    /// Notes an answered request.
+    pub fn record(&self, status: u16, duration: Duration) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.by_class[class].inc();
+        self.duration.observe(duration);
+    }
+}
+
+/// How an inference ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// With an answer.
+    Ok,
+    /// The request was wrong.
+    Invalid,
+    /// There was no room, or the model was not ready.
+    Refused,
+    /// The model failed on this input.
+    Failed,
+    /// The runner died or broke its protocol.
+    Crashed,
+    /// The deadline passed.
+    Deadline,
+    /// The client went away first.
+    Cancelled,
+}
+
+impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Self; 7] = [Self::Ok, Self::Invalid, Self::Refused, Self::Failed, Self::Crashed, Self::Deadline, Self::Cancelled];
+
+    /// The word in the label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Invalid => "invalid",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Crashed => "crashed",
+            Self::Deadline => "deadline",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The outcome that an error's class stands for.
+    #[must_use]
+    pub const fn of(class: Class) -> Self {
+        match class {
+            Class::OverQuota | Class::Unavailable => Self::Refused,
+            Class::Internal => Self::Failed,
+            Class::RunnerFailed => Self::Crashed,
+            Class::DeadlineExceeded => Self::Deadline,
+            _ => Self::Invalid,
+        }
+    }
+}
+
+/// Which version of which model of which tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelLabels<'a> {
+    /// The tenant.
+    pub tenant: &'a str,
+    /// The model.
+    pub model: &'a str,
+    /// The version's number.
+    pub version: &'a str,
+}
+
+impl<'a> ModelLabels<'a> {
+    const fn values(self) -> [&'a str; 3] {
+        [self.tenant, self.model, self.version]
+    }
+}
+
+/// What a loaded version counts.
+#[derive(Clone, Default)]
+pub struct ModelMetrics {
+    outcomes: [Counter; 7],
+    /// How long requests took, from the whole request read to the answer ready.
+    pub duration: Histogram,
+    /// Requests refused because the queue was full.
+    pub queue_full: Counter,
+    /// Requests that wait or are executed.
+    pub pending: UpDownCounter,
+    /// Runners started again after one died.
+    pub restarts: Counter,
+    /// The runner's memory; name the process when it starts.
+    pub memory: ResidentMemory,
+}
+
+impl ModelMetrics {
+    /// Notes an ended request.
+    pub fn record(&self, outcome: Outcome, duration: Duration) {
+        self.outcomes[outcome as usize].inc();
+        self.duration.observe(duration);
+    }
+
+    /// How many requests ended so.
+    #[must_use]
+    pub fn count(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize].value()
+    }
+}
+
+impl Catalogue {
+    /// The handles of a listener.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> ConnectionMetrics {
+        ConnectionMetrics {
+            open: self.http_connections_open.get([name]),
+            accepted: self.http_connections.get([name]),
+            refused: self.http_connections_refused.get([name]),
+            accept_errors: self.http_accept_errors.get([name]),
+            timeouts: self.http_connection_timeouts.get([name]),
+            panics: self.http_panics.clone(),
+        }
+    }
+
+    /// The handles of a route.
+    #[must_use]
+    pub fn route(&self, name: &str) -> RouteMetrics {
+        const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        RouteMetrics {
+            by_class: CLASSES.map(|class| self.http_requests.get([name, class])),
+            duration: self.http_request_duration.get([name]),
+        }
+    }
+
+    /// The handles of a version; hold them as long as it is loaded.
+    #[must_use]
+    pub fn model(&self, labels: ModelLabels<'_>) -> ModelMetrics {
+        let values = labels.values();
+        let [tenant, model, version] = values;
+        ModelMetrics {
+            outcomes: Outcome::ALL.map(|outcome| self.inference_requests.get([tenant, model, version, outcome.as_str()])),
+            duration: self.inference_duration.get(values),
+            queue_full: self.inference_queue_full.get(values),
+            pending: self.inference_pending.get(values),
+            restarts: self.runner_restarts.get(values),
+            memory: self.runner_resident_memory.get(values),
+        }
+    }
+
+    /// Takes a version that is no longer loaded out of the exposition.
+    pub fn forget_model(&self, labels: ModelLabels<'_>) {
+        let values = labels.values();
+        let [tenant, model, version] = values;
+        for outcome in Outcome::ALL {
+            self.inference_requests.remove([tenant, model, version, outcome.as_str()]);
+        }
+        self.inference_duration.remove(values);
+        self.inference_queue_full.remove(values);
+        self.inference_pending.remove(values);
+        self.runner_restarts.remove(values);
+        self.runner_resident_memory.remove(values);
+    }
+}

@@ -1,0 +1,36 @@
+//! Unmodified public clients against the real binary.
+
+use std::process::Command;
+
+use crate::support::models;
+use crate::support::{Node, NodeOptions, repository};
+
+/// The Python of the project's own environment.
+fn python() -> Command {
+    let python = repository().join(".plinth/venv/bin/python");
+    assert!(python.exists(), "the Python environment is missing; run `make setup`");
+    Command::new(python)
+}
+
+fn run(mut command: Command, what: &str) {
+    let output = command.output().expect("Python starts");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{what} failed\n{out}\n{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tritonclient_http_works_unmodified() {
+    let node = Node::start(NodeOptions::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut make = python();
+    make.arg(repository().join("tests/clients/make_identity_models.py")).arg(directory.path());
+    run(make, "making the models");
+    for entry in std::fs::read_dir(directory.path()).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        models::deploy(&node, &name, &entry.path()).await;
+    }
+    let mut test = python();
+    test.arg(repository().join("tests/clients/test_tritonclient_http.py"));
+    test.args(["--url", &node.http]).args(["--key", node.key().unwrap()]);
+    run(test, "tritonclient");
+}

@@ -1,1 +1,0 @@
-//! Whole-system tests against the real binary.

@@ -1,0 +1,12 @@
+//! Whole-system tests: the real binary, real processes, real files.
+//!
+//! One test program, so that it links once; a module for each kind of test. Every test starts its
+//! own node in its own directory on ports that the system chooses, and ends the processes that it started.
+#![allow(missing_docs, clippy::expect_used, reason = "test code")]
+
+mod support;
+
+mod bad_input;
+mod clients;
+mod e2e;
+mod faults;
