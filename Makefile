@@ -32,6 +32,7 @@ build: need-cargo need-cc claim ## build the release binary
 
 test: need-cargo need-cc setup claim ## run all tests, with the services that this machine has
 	@scripts/services.sh
+	@cd examples/digits && $(PYTHON) -B -m unittest --quiet
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	  cargo nextest run --locked --workspace --all-features --no-fail-fast; \
 	else \

@@ -17,6 +17,8 @@ pub enum Origin {
     },
     /// A variable of the environment.
     Environment(String),
+    /// A key that the command line set.
+    CommandLine(String),
     /// Nobody set it.
     Default,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Environment(name) => write!(f, "environment {name}"),
+            Self::CommandLine(key) => write!(f, "command line {key}"),
         }
     }
 }

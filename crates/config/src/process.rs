@@ -23,10 +23,27 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_from_process(file: Option<&Path>) -> Result<Self, Vec<Problem>> {
+        Self::load_with_overrides(file, &[])
+    }
+
+    /// As [`Config::load_from_process`], with values from the command line above everything else: pairs of a key such as
+    /// `listen.http` and its text. Problems name them as the variables that would say the same ([`override_variable`]).
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with_overrides(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Self, Vec<Problem>> {
         let named = file.map(Path::to_owned).or_else(|| variable("PLINTH_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
         let file = named.or_else(input::default_file);
-        Self::load(file.as_deref(), variables())
+        let overrides: Vec<_> = overrides.iter().map(|(key, value)| (override_variable(key), value.clone())).collect();
+        let rest = variables().filter(|(name, _)| overrides.iter().all(|(overridden, _)| overridden != name));
+        Self::load(file.as_deref(), rest.chain(overrides.iter().cloned()))
     }
+}
+
+/// The variable that overrides a key: `listen.http` is `PLINTH__LISTEN__HTTP`.
+#[must_use]
+pub fn override_variable(key: &str) -> String {
+    format!("PLINTH__{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
 impl ClientSettings {

@@ -2,12 +2,16 @@
 //!
 //! Every backend passes the suite in [`crate::conformance`] (feature `testing`).
 
+pub mod onnx;
+pub mod villain;
+
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bytes::Bytes;
 use plinth_types::{ArtifactPath, Tensor};
 
-use crate::spec::ModelMetadata;
+use crate::spec::{BackendKind, ModelMetadata};
 
 /// What a backend gets in order to load a model.
 pub struct LoadRequest {
@@ -48,4 +52,44 @@ pub trait Backend: Send {
     /// # Errors
     /// [`BackendError::Input`] and [`BackendError::Execution`].
     fn execute(&mut self, inputs: Vec<Tensor>, outputs: &[String]) -> Result<Vec<Tensor>, BackendError>;
+}
+
+/// What a backend needs of the machine, opened while the machine can still be reached.
+pub(crate) enum Engine {
+    Onnx(onnx::Library),
+    Villain,
+}
+
+impl Engine {
+    /// The text of an error is for the log.
+    pub(crate) fn open(kind: BackendKind, onnxruntime: Option<&Path>) -> Result<Self, String> {
+        match (kind, onnxruntime) {
+            (BackendKind::Villain, _) => Ok(Self::Villain),
+            (BackendKind::Onnx, Some(path)) => onnx::Library::open(path).map(Self::Onnx),
+            (BackendKind::Onnx, None) => Err("no path of ONNX Runtime's library is given".to_owned()),
+        }
+    }
+}
+
+/// A model that is about to be parsed.
+pub(crate) struct Loader {
+    pub engine: Engine,
+    pub request: LoadRequest,
+}
+
+impl Loader {
+    pub(crate) fn load(self) -> Result<Box<dyn Backend>, BackendError> {
+        Ok(match self.engine {
+            Engine::Onnx(library) => Box::new(onnx::Onnx::load(&library, &self.request)?),
+            Engine::Villain => Box::new(villain::Villain::load(&self.request)?),
+        })
+    }
+}
+
+impl LoadRequest {
+    /// The text of an error says which file the version lacks.
+    pub(crate) fn file(&self, name: &str) -> Result<&Bytes, BackendError> {
+        let found = self.files.iter().find(|(path, _)| path.as_str() == name);
+        found.map(|(_, bytes)| bytes).ok_or_else(|| BackendError::Load(format!("the version has no file '{name}'")))
+    }
 }

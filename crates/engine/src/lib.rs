@@ -10,9 +10,20 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+#[cfg(feature = "testing")]
+pub mod conformance;
+pub mod runner;
 pub mod spec;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+mod channel;
+mod check;
+mod child;
+mod sandbox;
 
 pub use backend::{Backend, BackendError, LoadRequest};
+pub use child::runner_main;
 pub use runner::Runner;
+pub use runner::process::RUNNER_COMMAND;
 pub use spec::{BackendKind, FileSpec, ModelMetadata, RunnerError, RunnerExit, RunnerSpec, SandboxReport};
-pub mod runner;

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plinth_runtime::{OnEnd, TaskGroup, World};
+use plinth_runtime::{CancellationToken, OnEnd, TaskGroup, World};
 use plinth_types::{ByteSize, Tensor};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
@@ -20,8 +20,8 @@ use crate::channel::pending::Pending;
 use crate::check;
 use crate::spec::{ModelMetadata, RunnerError, RunnerExit, RunnerSpec, SandboxReport};
 
-use process::{Launched, Process, Program};
 use lifecycle::{ChannelEnd, Watch, Wish};
+use process::{Launched, Process, Program};
 
 mod lifecycle;
 mod output;
@@ -72,7 +72,11 @@ impl Runner {
         let (channel_end, channel) = oneshot::channel();
         let ((wish, wishes), (publish, exit)) = (watch::channel(Wish::Run), watch::channel(None));
         let pid = process.pid();
-        tasks.spawn("runner-writer", OnEnd::Ignore, node::write_loop(writer, queue));
+        let over = CancellationToken::new();
+        let write = over.clone().run_until_cancelled_owned(node::write_loop(writer, queue));
+        tasks.spawn("runner-writer", OnEnd::Ignore, async move {
+            let _ended_or_over = write.await;
+        });
         tasks.spawn("runner-reader", OnEnd::Ignore, read(reader, pending, metadata.clone(), max_answer(&spec).0, channel_end));
         let watch = Watch {
             label: spec.label,
@@ -83,6 +87,7 @@ impl Runner {
             wish: wishes,
             cancelled: tasks.cancelled().clone(),
             exit: publish,
+            over,
         };
         tasks.spawn("runner-watch", OnEnd::Ignore, watch.run());
         Ok(Self { metadata, sandbox, pid, end, wish, exit })
@@ -207,6 +212,7 @@ async fn load(
         said => {
             // The end of the channel: it is dead or dying, and the deadline is around us. Anything else: it shall die.
             if !matches!(&said, Ok(None)) && !matches!(&said, Err(error) if error.is_end()) {
+                tracing::warn!(runner = spec.label, ?said, "runner broke the protocol while it loaded");
                 process.kill();
             }
             let exit = process.ended().await;

@@ -38,9 +38,9 @@ impl Sandbox {
     pub(crate) fn close(self, limits: &Limits) -> SandboxReport {
         let mut report = Report(self.report);
         filesystem::empty(&self.namespaces, &mut report);
-        privileges::drop_all(&mut report);
+        let own_user = privileges::drop_all(&self.namespaces, &mut report);
         filesystem::landlock(&mut report);
-        limits.apply(&mut report);
+        limits.apply(own_user, &mut report);
         filter::install(&mut report);
         report.0
     }

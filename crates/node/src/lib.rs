@@ -1,1 +1,32 @@
 //! Puts the roles together: the order of start and of stop.
+//!
+//! [`run`] is the whole life of a node. Each part builds itself; this crate decides who is handed
+//! what, in which order they start, and in which order they end. It implements the small traits by
+//! which services ask for each other: serving's `VersionSource`, the API's `Verifier` and `Probe`.
+
+mod announce;
+mod artifacts;
+mod bootstrap;
+mod data_dir;
+mod ledger;
+mod library;
+mod options;
+mod probe;
+mod run;
+mod wishes;
+
+pub use announce::{Announce, Announcement};
+pub use data_dir::Addresses;
+pub use library::{LibraryNotFound, find_onnxruntime};
+pub use run::{NodeOptions, run};
+
+/// A route of the public API, for documents and for the test that walks them all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteInfo {
+    /// The HTTP method.
+    pub method: String,
+    /// The path with its parameters in braces.
+    pub pattern: &'static str,
+    /// Whether it needs no key.
+    pub public: bool,
+}

@@ -1,4 +1,22 @@
 //! Models, immutable versions, aliases, signatures and the audit of every change.
+//!
+//! [`Registry`] is the service: every change goes through it, is one audited commit of the ledger, and keeps
+//! the invariants that [`testing::check`](crate::testing) verifies. [`signing`] makes and verifies signatures, [`trust`]
+//! decides whether a node may load a version. Nothing here serves a model: nodes read the ledger through a snapshot.
 #![warn(missing_docs)]
 
+mod content;
+mod ledger;
+pub mod registry;
 pub mod signing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod trust;
+mod words;
+
+pub use registry::{
+    Actor, Applied, ApplyOutcome, AuditPage, CollectGarbage, Edit, Garbage, Model, MoveAlias, NewVersion, Page, PageQuery, PushOutcome,
+    Pushed, Registry, ResourceSpec, RollBack, Version,
+};
+pub use signing::{Binding, PublicKey, RollbackPermission, SigningKey, Verified};
+pub use trust::{Doubt, Floor, FloorBook, TrustPolicy, Verdict, VersionFacts};

@@ -99,7 +99,10 @@ pub struct Inspected {
 /// `InvalidResource` when there are no files, too many, or the bundle would be too large.
 pub fn sign(name: &str, files: &[FileEntry], binding: Option<&Binding>, key: &SigningKey) -> Result<String> {
     if files.is_empty() || files.len() > MAX_RESOURCES {
-        return Err(Error::new(Reason::InvalidResource, format!("a signature covers 1 to {MAX_RESOURCES} files, here are {}", files.len())));
+        return Err(Error::new(
+            Reason::InvalidResource,
+            format!("a signature covers 1 to {MAX_RESOURCES} files, here are {}", files.len()),
+        ));
     }
     let statement = Statement::new(name, files, binding);
     let payload = serde_json::to_vec(&statement).map_err(|e| Error::internal("encoding a statement").source(e))?;
@@ -118,13 +121,14 @@ pub fn sign(name: &str, files: &[FileEntry], binding: Option<&Binding>, key: &Si
 /// it, `ContentAltered` naming a file that differs, is missing or is not covered.
 pub fn verify(bundle: &str, files: &[FileEntry], trusted: &[PublicKey]) -> Result<Verified> {
     let bundle = Bundle::parse(bundle)?;
-    let (payload, signer) = bundle.envelope.verify(statement::PAYLOAD_TYPE, bundle.hint(), trusted).map_err(|error| match error.reason() {
-        Reason::SignatureInvalid if bundle.envelope.holds(statement::PREDICATE_TYPE_OLD) => statement::old_layout(),
-        _ => error,
-    })?;
+    let (payload, signer) =
+        bundle.envelope.verify(statement::PAYLOAD_TYPE, bundle.hint(), trusted).map_err(|error| match error.reason() {
+            Reason::SignatureInvalid if bundle.envelope.holds(statement::PREDICATE_TYPE_OLD) => statement::old_layout(),
+            _ => error,
+        })?;
     let statement = Statement::parse(&payload)?;
     let unlisted = statement.compare(files)?;
-    Ok(Verified { signer: signer.fingerprint().to_owned(), binding: binding_of(&statement, files)?, unlisted })
+    Ok(Verified { signer: signer.fingerprint().to_owned(), binding: binding_of(&statement, files, &unlisted)?, unlisted })
 }
 
 /// Holds a bundle against files without asking for a key: for what can be said when a version is pushed.
@@ -136,7 +140,7 @@ pub fn inspect(bundle: &str, files: &[FileEntry]) -> Result<Inspected> {
     let payload = bundle.envelope.unverified_payload(statement::PAYLOAD_TYPE)?;
     let statement = Statement::parse(&payload)?;
     let unlisted = statement.compare(files)?;
-    Ok(Inspected { claimed_signer: bundle.hint().map(str::to_owned), binding: binding_of(&statement, files)?, unlisted })
+    Ok(Inspected { claimed_signer: bundle.hint().map(str::to_owned), binding: binding_of(&statement, files, &unlisted)?, unlisted })
 }
 
 /// Refuses a version in which the signature does not cover every file: whatever is kept may be loaded.
@@ -153,10 +157,11 @@ pub fn cover_everything(unlisted: &[ArtifactPath]) -> Result<()> {
     }
 }
 
-fn binding_of(statement: &Statement, files: &[FileEntry]) -> Result<Option<Binding>> {
+fn binding_of(statement: &Statement, files: &[FileEntry], unlisted: &[ArtifactPath]) -> Result<Option<Binding>> {
     let Some(extension) = statement.extension() else { return Ok(None) };
+    let signed: Vec<_> = files.iter().filter(|file| !unlisted.contains(&file.path)).cloned().collect();
     // The list was compared by digest; the content digest also holds the sizes.
-    if extension.content != content_digest(files) {
+    if extension.content != content_digest(&signed) {
         let text = "the signature names another content digest than its own files have: sign again";
         return Err(Error::new(Reason::SignatureInvalid, text).field("signature"));
     }

@@ -3,10 +3,10 @@
 //! Invariant: what reaches the runner fits the model's inputs, each exactly once; what comes back
 //! was checked by the runner's own side of the channel.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use plinth_engine::{Runner, RunnerError};
+use plinth_telemetry::ModelMetrics;
 use plinth_types::{Digest, Error, ModelName, Reason, Result, TenantName, Tensor, TensorSpec, VersionNumber};
 
 use crate::model_config::ModelConfig;
@@ -21,7 +21,7 @@ pub struct Instance {
     pub(crate) runner: Runner,
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) outputs: Vec<TensorSpec>,
-    pub(crate) metrics: Arc<crate::serving::VersionMetrics>,
+    pub(crate) metrics: ModelMetrics,
 }
 
 /// Why one try to execute failed.
@@ -149,9 +149,10 @@ impl Instance {
             RunnerError::Stopping => Failure::Replaced,
             RunnerError::Input(text) => answer(Reason::InvalidTensor, format!("model '{model}' refuses the input: {text}")),
             RunnerError::Execution(text) => answer(Reason::ModelExecutionFailed, format!("model '{model}' failed: {text}")),
-            RunnerError::Crashed => {
-                answer(Reason::RunnerCrashed, format!("model '{model}' died while it worked on this request; it is started again, try once more"))
-            }
+            RunnerError::Crashed => answer(
+                Reason::RunnerCrashed,
+                format!("model '{model}' died while it worked on this request; it is started again, try once more"),
+            ),
             RunnerError::BrokeProtocol(text) => {
                 answer(Reason::RunnerBrokeProtocol, format!("model '{model}' answered something else than it promises: {text}"))
             }

@@ -10,15 +10,14 @@ use std::time::Duration;
 use plinth_engine::{BackendKind, FileSpec, Runner, RunnerError, RunnerSpec};
 use plinth_runtime::{TaskGroup, World};
 use plinth_store::resources::DeploymentRecord;
+use plinth_telemetry::ModelMetrics;
 use plinth_types::{Digest, Error, Reason, Result};
 
 use crate::Instance;
 use crate::model_config::ModelConfig;
-use crate::serving::{ServingOptions, VersionMetrics};
+use crate::serving::ServingOptions;
 use crate::source::{LocalVersion, VersionRef, VersionSource};
 
-/// The configuration file that a version may bring along.
-const CONFIG_FILE: &str = "config.pbtxt";
 /// How long one warm-up execution may take.
 const WARM_UP_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -32,7 +31,7 @@ pub(crate) struct Loader {
 
 impl Loader {
     /// Loads a version. The whole attempt ends within the load time-out, or fails.
-    pub async fn load(&self, version: &VersionRef, deployment: &DeploymentRecord, metrics: Arc<VersionMetrics>) -> Result<Instance> {
+    pub async fn load(&self, version: &VersionRef, deployment: &DeploymentRecord, metrics: ModelMetrics) -> Result<Instance> {
         let timeout = self.options.load_timeout;
         match tokio::time::timeout(timeout, self.attempt(version, deployment, metrics)).await {
             Ok(result) => result,
@@ -43,7 +42,7 @@ impl Loader {
         }
     }
 
-    async fn attempt(&self, version: &VersionRef, deployment: &DeploymentRecord, metrics: Arc<VersionMetrics>) -> Result<Instance> {
+    async fn attempt(&self, version: &VersionRef, deployment: &DeploymentRecord, metrics: ModelMetrics) -> Result<Instance> {
         let local = self.source.fetch(version).await?;
         let wished = read_config(version, deployment, &local).await?;
         let backend = self.backend(version, &local.files)?;
@@ -63,6 +62,7 @@ impl Loader {
             metrics,
         };
         warm_up(&instance).await?;
+        instance.metrics.memory.watch(instance.runner.pid());
         Ok(instance)
     }
 
@@ -102,7 +102,7 @@ async fn read_config(version: &VersionRef, deployment: &DeploymentRecord, local:
     if let Some(json) = &deployment.config_override {
         return ModelConfig::parse_json(json.as_bytes()).map_err(|e| invalid(version, &e));
     }
-    let Some(file) = local.files.iter().find(|f| f.path.as_str() == CONFIG_FILE) else {
+    let Some(file) = local.files.iter().find(|f| f.path.as_str() == ModelConfig::FILE) else {
         return Ok(ModelConfig::default());
     };
     if file.size > ModelConfig::MAX_BYTES {
@@ -119,9 +119,7 @@ async fn read_config(version: &VersionRef, deployment: &DeploymentRecord, local:
 async fn warm_up(instance: &Instance) -> Result<()> {
     for inputs in instance.config.warmup_inputs()? {
         let answer = instance.runner.infer(inputs, Vec::new(), WARM_UP_DEADLINE).await;
-        answer.map_err(|e| {
-            Error::new(Reason::ModelLoadFailed, format!("failed to load '{}': the warm-up failed: {e}", instance.model))
-        })?;
+        answer.map_err(|e| Error::new(Reason::ModelLoadFailed, format!("failed to load '{}': the warm-up failed: {e}", instance.model)))?;
     }
     Ok(())
 }
@@ -140,10 +138,14 @@ fn load_error(version: &VersionRef, error: RunnerError) -> Error {
             let text = format!("failed to load '{}' version {}: the file '{path}' was altered on disk", version.model, version.number);
             Error::new(Reason::ContentAltered, text)
         }
-        RunnerError::Start(diagnostic) => Error::new(Reason::OverCapacity, format!("failed to load '{}': no runner could be started", version.model))
-            .diagnostic(diagnostic)
-            .retry_after(Duration::from_secs(1)),
-        RunnerError::Crashed => Error::new(Reason::RunnerCrashed, format!("failed to load '{}': the runner died while it loaded the model", version.model)),
+        RunnerError::Start(diagnostic) => {
+            Error::new(Reason::OverCapacity, format!("failed to load '{}': no runner could be started", version.model))
+                .diagnostic(diagnostic)
+                .retry_after(Duration::from_secs(1))
+        }
+        RunnerError::Crashed => {
+            Error::new(Reason::RunnerCrashed, format!("failed to load '{}': the runner died while it loaded the model", version.model))
+        }
         other => refuse(version, &other.to_string()),
     }
 }

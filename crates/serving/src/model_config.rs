@@ -77,8 +77,8 @@ impl ModelConfig {
     /// As [`Self::parse_pbtxt`].
     pub fn parse_json(text: &[u8]) -> Result<Self, Error> {
         check_size(text)?;
-        let message = json::parse(schema::model_config(), text)
-            .map_err(|e| invalid(if e.field.is_empty() { "config" } else { &e.field }, e.text))?;
+        let message =
+            json::parse(schema::model_config(), text).map_err(|e| invalid(if e.field.is_empty() { "config" } else { &e.field }, e.text))?;
         Self::from_message(&message)
     }
 

@@ -14,11 +14,12 @@ use plinth_policy::placement::decide;
 use plinth_policy::supervision::CrashLimits;
 use plinth_policy::{Phase, Verdict};
 use plinth_runtime::OnEnd;
+use plinth_telemetry::{Catalogue, ModelLabels};
 use plinth_types::{Error, ModelName, Reason, Result, TenantName, VersionNumber};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::loader::Loader;
-use crate::serving::{Published, ServingMetrics};
+use crate::serving::Published;
 use crate::slot::{Attempt, Slot, Ticket};
 use crate::table::{ModelRow, State, Table};
 use crate::{Instance, ModelWish, VersionRef};
@@ -48,7 +49,7 @@ struct ModelState {
 
 pub(crate) struct Reconciler {
     pub loader: Arc<Loader>,
-    pub metrics: Arc<ServingMetrics>,
+    pub metrics: Arc<Catalogue>,
     pub wishes: watch::Receiver<Option<Arc<Vec<ModelWish>>>>,
     pub published: Arc<Published>,
     models: BTreeMap<ModelKey, ModelState>,
@@ -62,7 +63,7 @@ pub(crate) struct Reconciler {
 impl Reconciler {
     pub fn new(
         loader: Arc<Loader>,
-        metrics: Arc<ServingMetrics>,
+        metrics: Arc<Catalogue>,
         wishes: watch::Receiver<Option<Arc<Vec<ModelWish>>>>,
         published: Arc<Published>,
     ) -> Self {
@@ -128,6 +129,7 @@ impl Reconciler {
                     Err(error) if error.reason() == Reason::RunnerCrashed => self.crashed(&key, version, now, &error),
                     Err(error) => {
                         slot.load_failed(&error, now);
+                        self.metrics.model_load_failures.inc();
                         tracing::warn!(tenant = %key.0, model = %key.1, version = version.get(), reason = %error.reason(), error = %error, cause = %error.log_text(), "version cannot be loaded");
                     }
                 }
@@ -147,7 +149,7 @@ impl Reconciler {
     }
 
     fn crashed(&mut self, key: &ModelKey, version: VersionNumber, now: Duration, error: &Error) {
-        let limits = self.limits;
+        let (limits, metrics) = (self.limits, self.metrics.clone());
         let Some(slot) = self.slot(key, version) else { return };
         slot.attempt = None;
         let verdict = slot.history.crashed(now, &limits);
@@ -157,13 +159,13 @@ impl Reconciler {
                 slot.state = State::Restarting;
                 slot.restarts += 1;
                 slot.retry_at = Some(now + after);
-                self.metrics.runner_restarted();
+                metrics.model(labels(key, &version.to_string())).restarts.inc();
                 tracing::warn!(tenant = %key.0, model = %key.1, version = version.get(), why = %error, "runner died, starting it again");
             }
             Verdict::Quarantine => {
                 slot.state = State::Quarantined;
                 slot.retry_at = None;
-                self.metrics.version_quarantined();
+                metrics.runner_quarantines.inc();
                 tracing::error!(tenant = %key.0, model = %key.1, version = version.get(), why = %error, "version crashed too often, it is held back");
             }
         }
@@ -203,6 +205,7 @@ impl Reconciler {
         }
         let mut gone = Vec::new();
         for version in plan.unload {
+            self.metrics.forget_model(labels(key, &version.to_string()));
             gone.extend(model.slots.remove(&version).and_then(|mut s| s.instance.take()).map(|(_, i)| i));
         }
         if let Some(wish) = wish {
@@ -259,14 +262,15 @@ impl Reconciler {
         };
         let (loader, loads, events) = (self.loader.clone(), self.loads.clone(), self.events.0.clone());
         let (deployment, key) = (wish.deployment.clone(), key.clone());
-        let (serving_metrics, metrics) = (self.metrics.clone(), self.metrics.of_version(&reference));
+        let catalogue = self.metrics.clone();
+        let metrics = catalogue.model(labels(&key, &version.to_string()));
         self.loader.tasks.spawn("load version", OnEnd::Ignore, async move {
             let load = async {
                 let _permit = loads.acquire().await;
                 let start = loader.world.clock.monotonic();
                 let result = loader.load(&reference, &deployment, metrics).await;
                 if result.is_ok() {
-                    serving_metrics.loaded_in(loader.world.clock.monotonic().saturating_sub(start));
+                    catalogue.model_load_duration.observe(loader.world.clock.monotonic().saturating_sub(start));
                     loader.source.served(&reference).await;
                 }
                 result
@@ -299,14 +303,18 @@ impl Reconciler {
 
     fn publish(&self) {
         let mut table = Table { settled: self.settled, ..Table::default() };
-        let mut loaded = 0;
+        let mut loaded = 0u64;
         for ((tenant, name), model) in &self.models {
             let versions: BTreeMap<_, _> = model.slots.iter().map(|(v, s)| (*v, s.row())).collect();
-            loaded += versions.values().filter(|v| v.state == State::Ready).count();
+            loaded += versions.values().filter(|v| v.state == State::Ready).count() as u64;
             let row = ModelRow { default: model.default, versions };
             table.models.entry(tenant.clone()).or_default().insert(name.clone(), Arc::new(row));
         }
-        self.metrics.set_loaded(loaded);
+        self.metrics.models_loaded.set_whole(loaded);
         self.published.publish(table);
     }
+}
+
+fn labels<'a>(key: &'a ModelKey, version: &'a str) -> ModelLabels<'a> {
+    ModelLabels { tenant: key.0.as_str(), model: key.1.as_str(), version }
 }

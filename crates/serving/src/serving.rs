@@ -7,14 +7,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use plinth_engine::BackendKind;
 use plinth_runtime::{OnEnd, TaskGroup, World};
-use plinth_telemetry::Catalogue;
-use plinth_types::{ByteSize, Class, Error, ModelName, Reason, Result, TenantName, Tensor, VersionNumber};
+use plinth_telemetry::{Catalogue, ModelMetrics, Outcome};
+use plinth_types::{ByteSize, Error, ModelName, Reason, Result, TenantName, Tensor, VersionNumber};
 use tokio::sync::watch;
 
 use crate::instance::Failure;
 use crate::loader::Loader;
 use crate::reconciler::Reconciler;
-use crate::{Instance, ModelWish, Table, VersionRef, VersionSource};
+use crate::{Instance, ModelWish, Table, VersionSource};
 
 /// How a node loads and runs models. Values from the configuration.
 #[derive(Debug, Clone)]
@@ -91,11 +91,17 @@ const MOVES: usize = 4;
 impl Serving {
     /// Starts to serve; nothing is loaded until wishes come. Everything runs in `tasks` and ends with it.
     #[must_use]
-    pub fn start(options: ServingOptions, source: Arc<dyn VersionSource>, metrics: Arc<Catalogue>, world: &World, tasks: &TaskGroup) -> Arc<Self> {
+    pub fn start(
+        options: ServingOptions,
+        source: Arc<dyn VersionSource>,
+        metrics: Arc<Catalogue>,
+        world: &World,
+        tasks: &TaskGroup,
+    ) -> Arc<Self> {
         let published = Arc::new(Published { table: ArcSwap::default(), bell: watch::Sender::new(0) });
         let wishes = watch::Sender::new(None);
         let loader = Loader { options, source, world: world.clone(), tasks: tasks.clone() };
-        let reconciler = Reconciler::new(Arc::new(loader), Arc::new(ServingMetrics(metrics)), wishes.subscribe(), published.clone());
+        let reconciler = Reconciler::new(Arc::new(loader), metrics, wishes.subscribe(), published.clone());
         tasks.spawn("reconcile models", OnEnd::CancelGroup, reconciler.run());
         Arc::new(Self { published, wishes, world: world.clone() })
     }
@@ -146,22 +152,30 @@ impl Serving {
             let spent = self.world.clock.monotonic().saturating_sub(start);
             let left = request.deadline.saturating_sub(spent);
             let checked = instance.check(&request.inputs, &request.outputs);
+            let mut record = Record { metrics: &instance.metrics, world: &self.world, start, outcome: Some(Outcome::Cancelled) };
             let result = match checked {
                 // Cloning a tensor shares its bytes.
                 Ok(()) => instance.execute(request.inputs.clone(), request.outputs.clone(), left).await,
                 Err(error) => Err(Failure::Answer(error)),
             };
-            let took = self.world.clock.monotonic().saturating_sub(start);
             match result {
                 Ok(outputs) => {
-                    instance.metrics.answered(took);
+                    record.outcome = Some(Outcome::Ok);
+                    drop(record);
                     return Ok(InferAnswer { instance, outputs });
                 }
                 Err(Failure::Answer(error)) => {
-                    instance.metrics.failed(took, &error);
+                    record.outcome = Some(Outcome::of(error.class()));
+                    if error.reason() == Reason::QueueFull {
+                        instance.metrics.queue_full.inc();
+                    }
                     return Err(error);
                 }
-                Err(Failure::Replaced) => tokio::task::yield_now().await,
+                Err(Failure::Replaced) => {
+                    // The next round counts it.
+                    record.outcome = None;
+                    tokio::task::yield_now().await;
+                }
             }
         }
         let text = format!("model '{}' is changing versions; try again in a moment", request.model);
@@ -169,27 +183,18 @@ impl Serving {
     }
 }
 
-/// Serving's part of the catalogue.
-pub(crate) struct ServingMetrics(Arc<Catalogue>);
+/// Counts a request when it ends, also when its caller goes away first.
+struct Record<'a> {
+    metrics: &'a ModelMetrics,
+    world: &'a World,
+    start: Duration,
+    outcome: Option<Outcome>,
+}
 
-impl ServingMetrics {
-    pub fn runner_restarted(&self) {
-        self.0.runner_restarts.inc();
-    }
-
-    pub fn version_quarantined(&self) {
-        self.0.runner_quarantines.inc();
-    }
-
-    pub fn loaded_in(&self, took: Duration) {
-        self.0.model_load_duration.observe(took);
-    }
-
-    pub fn set_loaded(&self, count: usize) {
-        self.0.models_loaded.set(count as f64);
-    }
-
-    pub fn of_version(&self, version: &VersionRef) -> Arc<VersionMetrics> {
-        Arc::new(VersionMetrics::new(&self.0, version))
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome {
+            self.metrics.record(outcome, self.world.clock.monotonic().saturating_sub(self.start));
+        }
     }
 }

@@ -115,6 +115,9 @@ mod tests {
         assert_eq!((slot.state, slot.retry_at), (State::Failed, Some(Duration::from_secs(11))));
         slot.load_failed(&Error::new(Reason::SignatureMissing, "x"), Duration::from_secs(10));
         assert_eq!(slot.retry_at, None);
-        assert_eq!((retry_pause(1), retry_pause(3), retry_pause(40)), (Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(30)));
+        assert_eq!(
+            (retry_pause(1), retry_pause(3), retry_pause(40)),
+            (Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(30))
+        );
     }
 }

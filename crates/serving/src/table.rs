@@ -154,7 +154,9 @@ impl Table {
             .models
             .iter()
             .flat_map(|(tenant, models)| models.iter().map(move |(model, row)| (tenant, model, row)))
-            .flat_map(|(tenant, model, row)| row.versions.iter().map(move |(number, version)| describe((tenant, model, *number), row, version)))
+            .flat_map(|(tenant, model, row)| {
+                row.versions.iter().map(move |(number, version)| describe((tenant, model, *number), row, version))
+            })
             .collect();
         report.sort_by(|a, b| (&a.tenant, &a.model, a.version).cmp(&(&b.tenant, &b.model, b.version)));
         report

@@ -10,6 +10,8 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod durable;
+#[cfg(test)]
+mod faults;
 pub mod metadata;
 pub mod objects;
 pub mod resources;

@@ -104,19 +104,21 @@ impl Reader {
     }
 
     fn check_histograms(&self) -> Result<(), String> {
+        let by_name: BTreeMap<(&str, &Pairs), f64> =
+            self.samples.iter().map(|sample| ((sample.name.as_str(), &sample.labels), sample.value)).collect();
         for name in self.kinds.iter().filter(|(_, kind)| *kind == "histogram").map(|(name, _)| name) {
+            let (bucket, count, sum) = (format!("{name}_bucket"), format!("{name}_count"), format!("{name}_sum"));
             let mut series: BTreeMap<Pairs, Vec<(f64, f64)>> = BTreeMap::new();
-            for sample in self.samples.iter().filter(|sample| sample.name == format!("{name}_bucket")) {
+            for sample in self.samples.iter().filter(|sample| sample.name == bucket) {
                 let (le, rest): (Vec<_>, Vec<_>) = sample.labels.iter().cloned().partition(|(label, _)| label == "le");
                 let bound = le.first().and_then(|(_, bound)| number(bound)).ok_or_else(|| format!("{name}: a bucket without a bound"))?;
                 series.entry(rest).or_default().push((bound, sample.value));
             }
             for (labels, buckets) in series {
                 let ordered = buckets.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
-                let count = self.samples.iter().find(|s| s.name == format!("{name}_count") && s.labels == labels).map(|s| s.value);
-                let sum = self.samples.iter().any(|s| s.name == format!("{name}_sum") && s.labels == labels);
                 let last = buckets.last().copied().unwrap_or_default();
-                if !ordered || last.0 != f64::INFINITY || Some(last.1) != count || !sum {
+                let whole = by_name.get(&(count.as_str(), &labels)) == Some(&last.1) && by_name.contains_key(&(sum.as_str(), &labels));
+                if !ordered || last.0 != f64::INFINITY || !whole {
                     return Err(format!("{name}: buckets of {labels:?} are not a cumulative histogram"));
                 }
             }

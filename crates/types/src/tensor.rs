@@ -146,7 +146,8 @@ impl Serialize for Dim {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Any => s.serialize_i64(-1),
-            Self::Fixed(n) => s.serialize_u64(*n),
+            // The type that the reader asks for: formats without type marks tell signed from unsigned by it alone.
+            Self::Fixed(n) => s.serialize_i64(i64::try_from(*n).map_err(serde::ser::Error::custom)?),
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::report::Finding;
 /// Directories that are somebody's machine. Written in two parts so that this file does not find itself.
 const MACHINE_PATHS: [&str; 4] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
 /// People who are nobody: examples may use their directories.
-const NOBODIES: [&str; 3] = ["u/", "user/", "alice/"];
+const NOBODIES: [&[u8]; 3] = [b"u", b"user", b"alice"];
 /// Hosts that packages come from: the clients know them; naming one bypasses what a company has configured.
 const REGISTRY_HOSTS: [&str; 6] = [
     concat!("pypi.", "org"),
@@ -49,9 +49,9 @@ fn line_with(bytes: &[u8], needle: &str, at_start: bool) -> Option<usize> {
     let needle = needle.as_bytes();
     let position = bytes.windows(needle.len()).enumerate().position(|(i, window)| {
         let before = i.checked_sub(1).and_then(|i| bytes.get(i));
-        let after = bytes.get(i + needle.len()..).unwrap_or_default();
+        let name = bytes.get(i + needle.len()..).unwrap_or_default().split(|b| !b.is_ascii_alphanumeric()).next().unwrap_or_default();
         let elsewhere = before.is_some_and(|b| b.is_ascii_alphanumeric() || b"._-}$)/~".contains(b));
-        window == needle && !(at_start && (elsewhere || NOBODIES.iter().any(|name| after.starts_with(name.as_bytes()))))
+        window == needle && !(at_start && (elsewhere || NOBODIES.contains(&name)))
     })?;
     Some(bytes.iter().take(position).filter(|b| **b == b'\n').count() + 1)
 }

@@ -60,9 +60,7 @@ impl Answers {
     /// Sends the outputs of a request, or says that they are too many.
     pub(crate) fn answer(&self, id: u64, outputs: &[Tensor]) -> Result<(), FrameError> {
         match payload_length(outputs) {
-            Some(bytes) if bytes <= self.max_answer => {
-                self.send(&FromRunner::Answer { id, outputs: TensorHead::of_all(outputs) }, outputs)
-            }
+            Some(bytes) if bytes <= self.max_answer => self.send(&FromRunner::Answer { id, outputs: TensorHead::of_all(outputs) }, outputs),
             _ => {
                 let text = format!("the model's outputs are larger than the limit of {} bytes", self.max_answer);
                 self.refuse(id, Refusal::Execution(text))

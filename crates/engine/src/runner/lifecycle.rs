@@ -44,6 +44,8 @@ pub(crate) struct Watch {
     pub wish: watch::Receiver<Wish>,
     pub cancelled: CancellationToken,
     pub exit: watch::Sender<Option<RunnerExit>>,
+    /// Ends the writer, which would otherwise wait for requests as long as the [`Runner`](super::Runner) is kept.
+    pub over: CancellationToken,
 }
 
 impl Watch {
@@ -127,6 +129,7 @@ impl Drop for Watch {
     /// Also when the task is aborted nobody waits for an answer that cannot come; the process is killed by its own drop.
     fn drop(&mut self) {
         self.end.pending().close(&RunnerError::Crashed);
+        self.over.cancel();
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
@@ -133,7 +134,10 @@ pub(crate) struct Process {
 impl Process {
     fn new(mut child: Child) -> io::Result<Self> {
         let pid = child.id();
-        let watched = pid_of(pid).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?)).and_then(AsyncFd::new);
+        let watched = pid_of(pid).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?)).and_then(|pidfd| {
+            // SAFETY: the descriptor is owned, and nobody replaces or closes it while it is registered.
+            Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+        });
         match watched {
             Ok(pidfd) => Ok(Self { child: Some(child), pidfd, pid }),
             Err(error) => {

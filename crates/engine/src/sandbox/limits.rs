@@ -54,10 +54,14 @@ impl Baseline {
 }
 
 impl Limits {
-    pub(super) fn apply(&self, report: &mut Report) {
-        let fixed = [(Resource::Core, 0), (Resource::Fsize, 0), (Resource::Nofile, MAX_FILES), (Resource::Memlock, 0), (Resource::Msgqueue, 0)];
+    pub(super) fn apply(&self, own_user: bool, report: &mut Report) {
+        let fixed =
+            [(Resource::Core, 0), (Resource::Fsize, 0), (Resource::Nofile, MAX_FILES), (Resource::Memlock, 0), (Resource::Msgqueue, 0)];
         report.note("file limits", fixed.into_iter().try_for_each(|(resource, limit)| lower(resource, limit, limit)));
-        report.note("process limit", lower(Resource::Nproc, self.all_threads() * 2 + 8, self.all_threads() * 2 + 8));
+        // The kernel counts by user: where others share it, the limit would be a matter of luck.
+        let threads = self.all_threads() * 2 + 8;
+        let counted = if own_user { lower(Resource::Nproc, threads, threads) } else { Err(io::Error::other("needs a user of its own")) };
+        report.note("process limit", counted);
         if let Some(memory) = self.memory {
             report.note("memory limit", self.limit_memory(memory));
         }

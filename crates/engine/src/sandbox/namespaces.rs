@@ -23,16 +23,18 @@ const NAMES: [(UnshareFlags, &str); 4] = [
 pub(super) struct Namespaces {
     /// Mounts can be changed without anybody noticing.
     pub mounts: bool,
+    /// Users are counted from zero.
+    pub user: bool,
 }
 
 impl Namespaces {
     pub(super) fn leave(report: &mut Report) -> Self {
         let (uid, gid) = (geteuid(), getegid());
+        let mut own = Self::default();
         if !uid.is_root() {
             let owned = unshare(UnshareFlags::NEWUSER).and_then(|()| map_self(uid.as_raw(), gid.as_raw()));
-            report.note("user namespace", owned);
+            own.user = report.note("user namespace", owned);
         }
-        let mut own = Self::default();
         for (flag, name) in NAMES {
             let left = report.note(name, unshare(flag));
             own.mounts |= left && flag == UnshareFlags::NEWNS;

@@ -92,7 +92,8 @@ impl Bundle {
         if text.len() > MAX_BUNDLE_BYTES {
             return Err(invalid(format!("a signature has at most {MAX_BUNDLE_BYTES} bytes")));
         }
-        let not_a_bundle = |e: serde_json::Error| invalid("not a Sigstore bundle (version 0.3, JSON) signed with a key").diagnostic(e.to_string());
+        let not_a_bundle =
+            |e: serde_json::Error| invalid("not a Sigstore bundle (version 0.3, JSON) signed with a key").diagnostic(e.to_string());
         let read: Read = serde_json::from_str(text).map_err(not_a_bundle)?;
         if read.media_type != MEDIA_TYPE {
             return Err(invalid(format!("the bundle's media type is not '{MEDIA_TYPE}': sign again with model-signing 1.0 or newer")));

@@ -98,8 +98,11 @@ fn not_trusted(hint: Option<&str>) -> Error {
         Some(hint) if hint.len() == 64 && hint.bytes().all(|b| b.is_ascii_hexdigit()) => format!("the key {}… signed this", &hint[..12]),
         _ => "none of the trusted keys signed this".to_owned(),
     };
-    Error::new(Reason::SignerNotTrusted, format!("{who}, and it is not trusted here: sign with a trusted key, or have its public key added"))
-        .field("signature")
+    Error::new(
+        Reason::SignerNotTrusted,
+        format!("{who}, and it is not trusted here: sign with a trusted key, or have its public key added"),
+    )
+    .field("signature")
 }
 
 #[cfg(test)]

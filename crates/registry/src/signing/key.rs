@@ -56,7 +56,8 @@ impl SigningKey {
             return key.map(Self).map_err(|_| refuse("the passphrase does not open the key, or it is not a P-256 key"));
         }
         let key = EcdsaKey::from_pkcs8_pem(text);
-        key.map(Self).map_err(|_| refuse("not a private P-256 key in PKCS#8 PEM form ('BEGIN PRIVATE KEY'): make one with 'plinth key new'"))
+        key.map(Self)
+            .map_err(|_| refuse("not a private P-256 key in PKCS#8 PEM form ('BEGIN PRIVATE KEY'): make one with 'plinth key new'"))
     }
 
     /// The key as PKCS#8 PEM text.

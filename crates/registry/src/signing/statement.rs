@@ -93,8 +93,7 @@ impl Statement {
         for file in &sorted {
             root.update(file.digest.as_bytes());
         }
-        let resource =
-            |file: &&FileEntry| Resource { name: file.path.to_string(), algorithm: "sha256".into(), digest: file.digest.hex() };
+        let resource = |file: &&FileEntry| Resource { name: file.path.to_string(), algorithm: "sha256".into(), digest: file.digest.hex() };
         let ignored = GIT_NAMES.into_iter().chain([SIGNATURE_FILE]).filter(|name| !sorted.iter().any(|f| covers(name, f.path.as_str())));
         Self {
             kind: STATEMENT_TYPE.into(),

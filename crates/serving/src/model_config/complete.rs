@@ -119,7 +119,10 @@ impl Fit<'_> {
         if dims.len() != graph_dims.len() || !dims.iter().zip(graph_dims).all(agree) {
             let graph: Vec<_> = graph_dims.iter().map(ToString::to_string).collect();
             let batch = if self.batched { " after the batch dimension" } else { "" };
-            return Err(invalid(&field, format!("{dims:?} does not fit '{name}', whose shape in the graph is [{}]{batch}", graph.join(", "))));
+            return Err(invalid(
+                &field,
+                format!("{dims:?} does not fit '{name}', whose shape in the graph is [{}]{batch}", graph.join(", ")),
+            ));
         }
         let shown = dims.iter().map(|d| u64::try_from(*d).map_or(Dim::Any, Dim::Fixed));
         let shape = self.batched.then_some(Dim::Any).into_iter().chain(shown).collect();

@@ -26,7 +26,8 @@ pub(super) fn parse(descriptor: MessageDescriptor, text: &[u8]) -> Result<Dynami
     }
     check_names(&descriptor, &value, "")?;
     let options = DeserializeOptions::new().deny_unknown_fields(true);
-    DynamicMessage::deserialize_with_options(descriptor, value, &options).map_err(|e| JsonError { field: String::new(), text: e.to_string() })
+    DynamicMessage::deserialize_with_options(descriptor, value, &options)
+        .map_err(|e| JsonError { field: String::new(), text: e.to_string() })
 }
 
 /// Looks for names that the schema does not have, so that the error can say where they stand and what is near.
@@ -59,7 +60,10 @@ fn check_names(descriptor: &MessageDescriptor, value: &Value, path: &str) -> Res
 
 /// Shows a message as Triton does.
 pub(super) fn show(message: &DynamicMessage) -> Result<Value, serde_json::Error> {
-    let options =
-        SerializeOptions::new().use_proto_field_name(true).use_enum_numbers(false).stringify_64_bit_integers(false).skip_default_fields(false);
+    let options = SerializeOptions::new()
+        .use_proto_field_name(true)
+        .use_enum_numbers(false)
+        .stringify_64_bit_integers(false)
+        .skip_default_fields(false);
     message.serialize_with_options(serde_json::value::Serializer, &options)
 }

@@ -14,7 +14,11 @@ fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
 fn graph() -> ModelMetadata {
     ModelMetadata {
         platform: "onnxruntime_onnx".into(),
-        inputs: vec![spec("x", DataType::Fp32, &[-1, 4]), spec("names", DataType::Bytes, &[-1, -1]), spec("mask", DataType::Bool, &[-1, 4])],
+        inputs: vec![
+            spec("x", DataType::Fp32, &[-1, 4]),
+            spec("names", DataType::Bytes, &[-1, -1]),
+            spec("mask", DataType::Bool, &[-1, 4]),
+        ],
         optional_inputs: vec!["mask".into()],
         outputs: vec![spec("y", DataType::Fp32, &[-1, 10]), spec("label", DataType::Int64, &[-1])],
         engine: "onnxruntime 1.24.4".into(),
@@ -71,10 +75,10 @@ fn reads_what_people_write() {
     assert_eq!(config.metadata_outputs(), [spec("y", DataType::Fp32, &[-1, 10])], "a configuration may show fewer outputs");
     let warmup = config.warmup_inputs().unwrap();
     assert_eq!(warmup.len(), 3);
-    assert_eq!(warmup[0].iter().map(|t| (t.name(), t.shape().to_string())).collect::<Vec<_>>(), [
-        ("names", "[2,3]".to_owned()),
-        ("x", "[2,4]".to_owned())
-    ]);
+    assert_eq!(
+        warmup[0].iter().map(|t| (t.name(), t.shape().to_string())).collect::<Vec<_>>(),
+        [("names", "[2,3]".to_owned()), ("x", "[2,4]".to_owned())]
+    );
     assert_eq!(warmup, config.warmup_inputs().unwrap(), "the same bytes each time");
     assert!(warmup[0][1].data().chunks(4).all(|b| (0.0..1.0).contains(&f32::from_le_bytes(b.try_into().unwrap()))));
 }
@@ -87,7 +91,8 @@ fn shows_what_triton_shows() {
         "allow_ragged_batch": false, "optional": false, "is_non_linear_format_io": false});
     assert_eq!(shown["input"][0], input);
     let groups = serde_json::json!([["digits_0", "KIND_CPU", 2], ["digits_1", "KIND_CPU", 1]]);
-    let got: Vec<_> = shown["instance_group"].as_array().unwrap().iter().map(|g| serde_json::json!([g["name"], g["kind"], g["count"]])).collect();
+    let got: Vec<_> =
+        shown["instance_group"].as_array().unwrap().iter().map(|g| serde_json::json!([g["name"], g["kind"], g["count"]])).collect();
     assert_eq!(serde_json::Value::from(got), groups);
     assert_eq!(shown["version_policy"], serde_json::json!({"specific": {"versions": [1, 3]}}), "64-bit numbers are numbers");
     assert_eq!(shown["dynamic_batching"]["max_queue_delay_microseconds"], serde_json::json!(100));
@@ -138,7 +143,8 @@ fn what_is_shown_can_be_read_again() {
 
 #[test]
 fn json_takes_both_spellings_and_numbers_as_text() {
-    let text = br#"{"max_batch_size": "16", "instanceGroup": [{"kind": "KIND_CPU", "count": 2}], "parameters": {"a": {"stringValue": "b"}}}"#;
+    let text =
+        br#"{"max_batch_size": "16", "instanceGroup": [{"kind": "KIND_CPU", "count": 2}], "parameters": {"a": {"stringValue": "b"}}}"#;
     let config = ModelConfig::parse_json(text).unwrap();
     assert_eq!((config.max_batch_size(), config.instance_count()), (16, 2));
     assert_eq!(config.to_json().unwrap()["parameters"]["a"]["string_value"], "b");
@@ -171,7 +177,10 @@ fn bad_texts_are_refused_with_their_place() {
         ("max_batch_size: 1.5", "config.pbtxt: line 1, column 17: expected a 32-bit integer, found '1.5'"),
         ("max_batch_size: 3000000000", "config.pbtxt: line 1, column 17: expected a 32-bit integer, found '3000000000'"),
         ("response_cache { enable: maybe }", "config.pbtxt: line 1, column 26: expected true or false, found 'maybe'"),
-        ("dynamic_batching { }\nsequence_batching { }", "config.pbtxt: line 2, column 1: 'sequence_batching' and 'dynamic_batching' exclude each other"),
+        (
+            "dynamic_batching { }\nsequence_batching { }",
+            "config.pbtxt: line 2, column 1: 'sequence_batching' and 'dynamic_batching' exclude each other",
+        ),
         ("parameters { key: \"a\" } parameters { key: \"a\" }", "config.pbtxt: line 1, column 36: 'parameters' has the key 'a' twice"),
         ("}", "config.pbtxt: line 1, column 1: expected a field's name, found '}'"),
         ("name: $", "config.pbtxt: line 1, column 7: the character '$' has no place here"),
@@ -196,7 +205,11 @@ fn bad_json_is_refused_with_its_field() {
         ("[]", "config", "expected an object"),
         (r#"{"max_batchsize": 1}"#, "config", "ModelConfig has no field 'max_batchsize'; did you mean 'max_batch_size'?"),
         (r#"{"input": [{}, {"nam": "x"}]}"#, "input[1]", "ModelInput has no field 'nam'; did you mean 'name'?"),
-        (r#"{"model_warmup": [{"inputs": {"x": {"dim": 1}}}]}"#, "model_warmup[0].inputs[x]", "Input has no field 'dim'; did you mean 'dims'?"),
+        (
+            r#"{"model_warmup": [{"inputs": {"x": {"dim": 1}}}]}"#,
+            "model_warmup[0].inputs[x]",
+            "Input has no field 'dim'; did you mean 'dims'?",
+        ),
         (r#"{"max_batch_size": "many"}"#, "config", "invalid digit found in string"),
     ] {
         let (reason, got, got_field) = refusal(ModelConfig::parse_json(text.as_bytes()));

@@ -6,8 +6,8 @@
 
 use plinth_types::{DataType, Error, Shape, Tensor, TensorSpec};
 
-use super::schema::{self, pb};
 use super::invalid;
+use super::schema::{self, pb};
 
 /// The most bytes of all warm-up tensors of a model.
 const MAX_BYTES: u64 = 64 << 20;

@@ -97,11 +97,7 @@ pub(super) async fn apply(session: &mut dyn Session, dialect: &Dialect, commit: 
 }
 
 /// A record, if there is one.
-pub(super) async fn get(
-    session: &mut dyn Session,
-    key: &RecordKey,
-    operation: &'static str,
-) -> Result<Option<Record>, MetadataError> {
+pub(super) async fn get(session: &mut dyn Session, key: &RecordKey, operation: &'static str) -> Result<Option<Record>, MetadataError> {
     let rows = session.fetch(GET, &key_params(key)).await.map_err(failed(operation))?;
     rows.into_iter().next().map(rows::record).transpose()
 }
@@ -129,15 +125,10 @@ async fn write(session: &mut dyn Session, change: &Change, next: Revision, commi
     session.fetch(PUT, &[kind, tenant, name, revision, at, Param::Text(&text)]).await.map(|_| ()).map_err(failed(OPERATION))
 }
 
-async fn add_audit(
-    session: &mut dyn Session,
-    commit: &Commit,
-    next: Revision,
-    audited: Vec<AuditChange>,
-) -> Result<(), MetadataError> {
+async fn add_audit(session: &mut dyn Session, commit: &Commit, next: Revision, audited: Vec<AuditChange>) -> Result<(), MetadataError> {
     let note = &commit.note;
-    let changes = rows::changes_text(audited)
-        .map_err(|error| MetadataError::Unavailable { operation: OPERATION, source: Box::new(error) })?;
+    let changes =
+        rows::changes_text(audited).map_err(|error| MetadataError::Unavailable { operation: OPERATION, source: Box::new(error) })?;
     let params = [
         Param::Int(revision_param(next)?),
         Param::Int(time_param(note.at)),

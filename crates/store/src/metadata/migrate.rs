@@ -105,12 +105,7 @@ impl Step {
 }
 
 /// Runs the steps that are missing.
-pub(super) async fn migrate(
-    session: &mut dyn Session,
-    dialect: &Dialect,
-    flavour: Flavour,
-    world: &World,
-) -> Result<(), MetadataError> {
+pub(super) async fn migrate(session: &mut dyn Session, dialect: &Dialect, flavour: Flavour, world: &World) -> Result<(), MetadataError> {
     // Each round looks again under the lock: another node may have run the next step meanwhile.
     loop {
         for statement in dialect.begin_migration {
@@ -151,7 +146,7 @@ fn next_step<'s>(applied: &[(u64, String)], steps: &'s [Step], flavour: Flavour)
         return Err(MetadataError::TooNew { found: u32::try_from(*found).unwrap_or(u32::MAX), known });
     }
     for (step, (version, checksum)) in steps.iter().zip(applied) {
-        if *version != step.version.into() {
+        if *version != u64::from(step.version) {
             return Err(MetadataError::Damaged(format!("the schema lacks step {}", step.version)));
         }
         if *checksum != Digest::of(step.sql(flavour).as_bytes()).hex() {
@@ -186,10 +181,7 @@ mod tests {
     #[test]
     fn released_steps_are_never_edited() {
         // When this fails: do not change the digests, undo the edit and append a step.
-        let released = [
-            (1, "SQLITE1", "POSTGRES1"),
-            (2, "INDEX2", "INDEX2"),
-        ];
+        let released = [(1, "e956b6771313", "3d8b4a020d30"), (2, "64748fe4315a", "64748fe4315a")];
         for (version, sqlite, postgres) in released {
             let step = STEPS.iter().find(|step| step.version == version).unwrap();
             assert_eq!(Digest::of(step.sqlite.as_bytes()).short(), sqlite);

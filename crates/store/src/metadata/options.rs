@@ -140,13 +140,7 @@ impl MetadataOptions {
     /// The usual: 8 connections, 5 s to connect, 30 s for an operation.
     #[must_use]
     pub const fn new(url: MetadataUrl) -> Self {
-        Self {
-            url,
-            schema: None,
-            max_connections: 8,
-            connect_timeout: Duration::from_secs(5),
-            operation_timeout: Duration::from_secs(30),
-        }
+        Self { url, schema: None, max_connections: 8, connect_timeout: Duration::from_secs(5), operation_timeout: Duration::from_secs(30) }
     }
 }
 

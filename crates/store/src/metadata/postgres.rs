@@ -34,15 +34,20 @@ static DIALECT: Dialect = Dialect {
     begin_migration: &["BEGIN", "SET LOCAL statement_timeout = '10min'", "SET LOCAL lock_timeout = '60s'", LOCK_MIGRATIONS],
 };
 
-struct PostgresDriver {
+pub(super) struct PostgresDriver {
     pool: PgPool,
 }
 
 /// Connects and brings the schema up to date.
 pub(super) async fn open(url: &PostgresUrl, options: &MetadataOptions, world: &World) -> Result<SqlMetadata, MetadataError> {
+    let driver = connect(url, options, world).await?;
+    Ok(SqlMetadata::new(Box::new(driver), options.operation_timeout))
+}
+
+pub(super) async fn connect(url: &PostgresUrl, options: &MetadataOptions, world: &World) -> Result<PostgresDriver, MetadataError> {
     let connect = connect_options(url, options).map_err(failed("open"))?;
     // The pool tries again and again while nobody listens; the first connection shall say at once that nobody does.
-    within(options.connect_timeout, "open", first_contact(&connect, options.schema.as_ref())).await?;
+    within(options.connect_timeout, "connect", first_contact(&connect, options.schema.as_ref())).await?;
 
     let pool = PoolOptions::new().max_connections(options.max_connections.max(1)).acquire_timeout(options.connect_timeout);
     let driver = PostgresDriver { pool: pool.connect_lazy_with(connect) };
@@ -53,7 +58,7 @@ pub(super) async fn open(url: &PostgresUrl, options: &MetadataOptions, world: &W
         Ok(())
     })
     .await?;
-    Ok(SqlMetadata::new(Box::new(driver), options.operation_timeout))
+    Ok(driver)
 }
 
 fn connect_options(url: &PostgresUrl, options: &MetadataOptions) -> Result<PgConnectOptions, sqlx::Error> {

@@ -8,7 +8,7 @@
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteError;
-use sqlx::{Arguments, Column, Executor, Postgres, Row as _, Sqlite, TypeInfo, Value, ValueRef};
+use sqlx::{Arguments, Column, Executor, Postgres, Row as _, Sqlite, TypeInfo, ValueRef};
 
 use super::MetadataError;
 
@@ -89,7 +89,7 @@ impl<D: sqlx::Database> Drop for Checkout<D> {
 
 /// The drivers' types differ and their traits do not meet, so this is a macro; it is the only place that knows them.
 macro_rules! session {
-    ($database:ty, $($integer:literal)|*) => {
+    ($database:ty, $integer:literal) => {
         #[async_trait]
         impl Session for Checkout<$database> {
             async fn fetch(&mut self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, sqlx::Error> {
@@ -105,14 +105,11 @@ macro_rules! session {
                 rows.iter()
                     .map(|row| {
                         let cells = row.columns().iter().map(|column| {
-                            let value = row.try_get_raw(column.ordinal())?;
-                            if value.is_null() {
-                                return Ok(Cell::Null);
-                            }
-                            let value = value.to_owned();
-                            match value.type_info().name() {
-                                $($integer)|* => value.try_decode().map(Cell::Int),
-                                _ => value.try_decode().map(Cell::Text),
+                            let (at, value) = (column.ordinal(), row.try_get_raw(column.ordinal())?);
+                            match (value.is_null(), value.type_info().name()) {
+                                (true, _) => Ok(Cell::Null),
+                                (false, $integer) => row.try_get(at).map(Cell::Int),
+                                (false, _) => row.try_get(at).map(Cell::Text),
                             }
                         });
                         Ok(Row(cells.collect::<Result<Vec<_>, sqlx::Error>>()?.into_iter()))

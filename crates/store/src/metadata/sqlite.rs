@@ -51,7 +51,11 @@ pub(super) async fn connect(path: &Path, options: &MetadataOptions, world: &Worl
     let file = path.to_owned();
     let prepared = tokio::task::spawn_blocking(move || prepare_file(&file)).await;
     prepared.map_err(io::Error::other).and_then(|result| result).map_err(|error| {
-        if durable::is_full(&error) { MetadataError::Full } else { MetadataError::Unavailable { operation: "open", source: Box::new(error) } }
+        if durable::is_full(&error) {
+            MetadataError::Full
+        } else {
+            MetadataError::Unavailable { operation: "open", source: Box::new(error) }
+        }
     })?;
 
     let connect = SqliteConnectOptions::new()

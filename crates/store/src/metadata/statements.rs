@@ -51,8 +51,7 @@ pub(super) const LIST_TENANT: &str = list!(" AND tenant = $5");
 
 pub(super) const ADD_AUDIT: &str = "INSERT INTO audit (revision, at, tenant, actor, action, subject, comment, changes) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-pub(super) const AUDIT_ENTRY: &str =
-    "SELECT revision, at, tenant, actor, action, subject, comment, changes FROM audit WHERE revision = $1";
+pub(super) const AUDIT_ENTRY: &str = "SELECT revision, at, tenant, actor, action, subject, comment, changes FROM audit WHERE revision = $1";
 
 macro_rules! audit {
     ($filter:literal) => {

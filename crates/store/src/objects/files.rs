@@ -107,7 +107,11 @@ impl FileObjects {
             }
         };
         // Dropping it removes the file, which for a large one takes the disk a while.
-        blocking("put", move || Ok(drop(upload))).await?;
+        blocking("put", move || {
+            drop(upload);
+            Ok(())
+        })
+        .await?;
         Err(failure)
     }
 }

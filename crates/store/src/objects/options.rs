@@ -47,7 +47,10 @@ impl ObjectsUrl {
         let rest = text.strip_prefix("s3://").ok_or(ParseObjectsUrlError::Scheme)?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        if !(3..=63).contains(&bucket.len()) || !plain(bucket.as_bytes()[0]) || !bucket.bytes().all(|b| plain(b) || matches!(b, b'.' | b'-')) {
+        if !(3..=63).contains(&bucket.len())
+            || !plain(bucket.as_bytes()[0])
+            || !bucket.bytes().all(|b| plain(b) || matches!(b, b'.' | b'-'))
+        {
             return Err(ParseObjectsUrlError::Bucket);
         }
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
@@ -163,8 +166,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_shown() {
-        let secret =
-            S3Credentials { access_key_id: "ID".into(), secret_access_key: "geheim".into(), session_token: Some("geheim".into()) };
+        let secret = S3Credentials { access_key_id: "ID".into(), secret_access_key: "geheim".into(), session_token: Some("geheim".into()) };
         let mut options = ObjectsOptions::new(ObjectsUrl::S3 { bucket: "models".into(), prefix: String::new() });
         options.s3.credentials = Some(secret);
         let shown = format!("{options:?}");

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, Fuse, StreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::path::Path as Key;
@@ -88,11 +88,7 @@ impl S3Objects {
     }
 
     /// Runs a request for a limited time.
-    async fn within<T>(
-        &self,
-        operation: &'static str,
-        request: impl Future<Output = object_store::Result<T>>,
-    ) -> Result<T, ObjectsError> {
+    async fn within<T>(&self, operation: &'static str, request: impl Future<Output = object_store::Result<T>>) -> Result<T, ObjectsError> {
         within(self.limit, operation, request).await
     }
 
@@ -115,7 +111,7 @@ impl Objects for S3Objects {
         if self.head("put", digest).await?.is_some_and(|found| found.size == length) {
             return Ok(PutOutcome::AlreadyThere);
         }
-        let mut body = Body { pieces: body, rest: Bytes::new(), hasher: DigestHasher::new(), length };
+        let mut body = Body { pieces: body.fuse(), rest: Bytes::new(), hasher: DigestHasher::new(), length };
         let key = self.key(digest);
         let Some(part_size) = multipart::part_size(length)? else {
             let whole = body.read(usize::try_from(length).unwrap_or(usize::MAX)).await?;
@@ -126,21 +122,16 @@ impl Objects for S3Objects {
         let upload = self.within("put", self.store.put_multipart(&key)).await?;
         let mut upload = Multipart::new(upload, self.limit, self.aborts.clone());
         let sent = async {
-            loop {
-                let part = body.read(part_size).await?;
-                if part.is_empty() {
-                    return body.finish(digest);
-                }
-                upload.send(part).await?;
+            let mut part = body.read(part_size).await?;
+            while !part.is_empty() {
+                let (sent, next) = tokio::join!(upload.send(part), body.read(part_size));
+                sent?;
+                part = next?;
             }
+            body.finish(digest)
         };
-        match sent.await {
-            Ok(()) => upload.complete().await.map(|()| PutOutcome::Stored),
-            Err(error) => {
-                upload.abort().await;
-                Err(error)
-            }
-        }
+        sent.await?;
+        upload.complete().await.map(|()| PutOutcome::Stored)
     }
 
     async fn info(&self, digest: &Digest) -> Result<Option<ObjectInfo>, ObjectsError> {
@@ -190,7 +181,7 @@ impl Objects for S3Objects {
 
 /// A body, hashed and counted as it is read.
 struct Body<'a> {
-    pieces: ByteStream<'a>,
+    pieces: Fuse<ByteStream<'a>>,
     /// Of the piece that was too large for the last part.
     rest: Bytes,
     hasher: DigestHasher,

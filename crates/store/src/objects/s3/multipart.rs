@@ -1,12 +1,11 @@
-//! A multipart upload that is completed, aborted, or aborted in the background when it is dropped.
+//! A multipart upload that is completed, or aborted in the background when it is dropped before.
 //!
-//! Invariant: one part is on its way while the next is read; sending waits for the one before.
+//! Invariant: whoever began an upload ends it, and only a completed one is visible.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use object_store::MultipartUpload;
+use object_store::{MultipartUpload, UploadPart};
 use plinth_runtime::{OnEnd, TaskGroup};
 
 use super::within;
@@ -37,9 +36,9 @@ pub(super) fn part_size(length: u64) -> Result<Option<usize>, ObjectsError> {
 
 /// An upload that somebody must end.
 pub(super) struct Multipart {
-    /// `None` once it was completed or aborted.
+    /// `None` once it was completed.
     upload: Option<Box<dyn MultipartUpload>>,
-    on_its_way: Option<BoxFuture<'static, object_store::Result<()>>>,
+    on_its_way: Option<UploadPart>,
     limit: Duration,
     aborts: TaskGroup,
 }
@@ -49,56 +48,41 @@ impl Multipart {
         Self { upload: Some(upload), on_its_way: None, limit, aborts }
     }
 
-    /// Sends a part when the one before has arrived.
+    /// Sends the next part.
     pub(super) async fn send(&mut self, part: Bytes) -> Result<(), ObjectsError> {
-        self.arrived().await?;
-        self.on_its_way = self.upload.as_mut().map(|upload| upload.put_part(part.into()));
-        Ok(())
+        let Some(upload) = &mut self.upload else { return Ok(()) };
+        let part = self.on_its_way.insert(upload.put_part(part.into()));
+        let sent = within(self.limit, "put", part).await;
+        self.on_its_way = None;
+        sent
     }
 
-    async fn arrived(&mut self) -> Result<(), ObjectsError> {
-        match self.on_its_way.take() {
-            Some(part) => within(self.limit, "put", part).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Makes the object visible. When that fails, the upload is aborted.
+    /// Makes the object visible.
     pub(super) async fn complete(mut self) -> Result<(), ObjectsError> {
-        let result = match self.arrived().await {
-            Ok(()) => match &mut self.upload {
-                Some(upload) => within(self.limit, "put", upload.complete()).await.map(|_| ()),
-                None => Ok(()),
-            },
-            failed => failed,
-        };
-        match result {
-            Ok(()) => self.upload = None,
-            Err(_) => self.abort().await,
+        if let Some(upload) = &mut self.upload {
+            within(self.limit, "put", upload.complete()).await?;
+            self.upload = None;
         }
-        result
-    }
-
-    /// Gives the upload up.
-    pub(super) async fn abort(mut self) {
-        if let Some(upload) = self.upload.take() {
-            abort(upload, self.limit).await;
-        }
-    }
-}
-
-async fn abort(mut upload: Box<dyn MultipartUpload>, limit: Duration) {
-    if let Err(error) = within(limit, "abort", upload.abort()).await {
-        tracing::warn!(%error, "parts of an upload that was given up were left behind; a lifecycle rule of the bucket removes them");
+        Ok(())
     }
 }
 
 impl Drop for Multipart {
     fn drop(&mut self) {
-        let Some(upload) = self.upload.take() else { return };
-        // The `put` was cancelled. Without a runtime the process is ending anyway.
+        let Some(mut upload) = self.upload.take() else { return };
+        let (on_its_way, limit) = (self.on_its_way.take(), self.limit);
+        let abort = async move {
+            // A part that arrives after the abort would stay, so let it arrive before.
+            if let Some(part) = on_its_way {
+                let _ = within(limit, "put", part).await;
+            }
+            if let Err(error) = within(limit, "abort", upload.abort()).await {
+                tracing::warn!(%error, "parts of an upload that was given up may be left; a lifecycle rule of the bucket removes them");
+            }
+        };
+        // Without a runtime the process is ending anyway.
         if tokio::runtime::Handle::try_current().is_ok() {
-            self.aborts.spawn("abort", OnEnd::Ignore, abort(upload, self.limit));
+            self.aborts.spawn("abort", OnEnd::Ignore, abort);
         }
     }
 }

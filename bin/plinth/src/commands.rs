@@ -1,0 +1,39 @@
+//! The commands, one file each. A command takes its own arguments and the shared context, prints its answer, and ends
+//! well or with a `Failure`.
+
+pub mod apply;
+pub mod completions;
+pub mod config;
+pub mod doctor;
+pub mod gc;
+pub mod infer;
+pub mod key;
+pub mod login;
+pub mod logout;
+pub mod model;
+pub mod runner;
+pub mod status;
+pub mod up;
+
+use crate::cli::Command;
+use crate::context::Context;
+use crate::exit::{self, Failure};
+
+/// Carries a command out.
+pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Up(args) => up::run(&args, context),
+        Command::Status(args) => status::run(&args, context),
+        Command::Doctor(args) => doctor::run(&args, context),
+        Command::Model(args) => model::run(args.command, context),
+        Command::Infer(args) => infer::run(&args, context),
+        Command::Key(args) => key::run(args.command, context),
+        Command::Login(args) => login::run(&args, context),
+        Command::Logout(args) => logout::run(&args, context),
+        Command::Apply(args) => apply::run(&args, context),
+        Command::Gc(args) => gc::run(&args, context),
+        Command::Config(args) => config::run(args.command, context),
+        Command::Completions(args) => completions::run(&args),
+        Command::ExitCodes => context.output.print(exit::HELP),
+    }
+}

@@ -1,0 +1,60 @@
+//! The admin API under `/v1`: translation between its wire types and the registry, no decisions.
+//!
+//! The bodies are `plinth_client::wire`; the table there is the list of routes. Every change waits
+//! until this node's snapshot shows it, so that who asks next sees it, and so that a key that was
+//! deleted is refused when the answer arrives.
+
+mod aliases;
+mod blobs;
+mod changes;
+mod keys;
+mod models;
+mod status;
+mod versions;
+mod view;
+
+use http::Method;
+use plinth_net::{Access, Route};
+
+use crate::Services;
+use crate::call::{Context, route};
+
+/// The routes of the admin API.
+#[must_use]
+pub fn routes(services: &Services) -> Vec<Route<Context>> {
+    use Access::{Admin, Infer};
+    macro_rules! routes {
+        ($($method:ident $pattern:literal $access:ident $name:literal => $handler:path;)*) => {
+            vec![$(route(services, Method::$method, $pattern, $access, $name, $handler)),*]
+        };
+    }
+    routes! {
+        GET "/v1/status" Infer "admin.status" => status::show;
+        GET "/v1/models" Infer "admin.models.list" => models::list;
+        GET "/v1/models/{model}" Infer "admin.models.show" => models::show;
+        PATCH "/v1/models/{model}" Admin "admin.models.edit" => models::edit;
+        DELETE "/v1/models/{model}" Admin "admin.models.delete" => models::delete;
+        GET "/v1/models/{model}/versions" Infer "admin.versions.list" => versions::list;
+        POST "/v1/models/{model}/versions" Admin "admin.versions.create" => versions::create;
+        GET "/v1/models/{model}/versions/{version}" Infer "admin.versions.show" => versions::show;
+        PATCH "/v1/models/{model}/versions/{version}" Admin "admin.versions.edit" => versions::edit;
+        DELETE "/v1/models/{model}/versions/{version}" Admin "admin.versions.delete" => versions::delete;
+        POST "/v1/models/{model}/versions/{version}/retire" Admin "admin.versions.retire" => versions::retire;
+        POST "/v1/models/{model}/versions/{version}/restore" Admin "admin.versions.restore" => versions::restore;
+        PUT "/v1/models/{model}/versions/{version}/signature" Admin "admin.versions.sign" => versions::sign;
+        GET "/v1/models/{model}/versions/{version}/files/{*path}" Admin "admin.versions.file" => versions::file;
+        GET "/v1/models/{model}/versions/{version}/verification" Admin "admin.versions.verify" => versions::verify;
+        PUT "/v1/models/{model}/aliases/{alias}" Admin "admin.aliases.move" => aliases::move_to;
+        DELETE "/v1/models/{model}/aliases/{alias}" Admin "admin.aliases.delete" => aliases::delete;
+        POST "/v1/models/{model}/rollback" Admin "admin.rollback" => aliases::roll_back;
+        HEAD "/v1/blobs/{digest}" Admin "admin.blobs.has" => blobs::has;
+        PUT "/v1/blobs/{digest}" Admin "admin.blobs.put" => blobs::put;
+        GET "/v1/audit" Admin "admin.audit.list" => changes::audit;
+        POST "/v1/audit/{revision}/undo" Admin "admin.audit.undo" => changes::undo;
+        POST "/v1/gc" Admin "admin.gc" => changes::collect_garbage;
+        POST "/v1/apply" Admin "admin.apply" => changes::apply;
+        GET "/v1/keys" Admin "admin.keys.list" => keys::list;
+        POST "/v1/keys" Admin "admin.keys.create" => keys::create;
+        DELETE "/v1/keys/{id}" Admin "admin.keys.delete" => keys::delete;
+    }
+}

@@ -1,0 +1,43 @@
+//! What touches many things at once: audit, undo, garbage collection, apply.
+
+use std::time::Duration;
+
+use plinth_client::wire;
+use plinth_net::Response;
+use plinth_registry::{CollectGarbage, ResourceSpec};
+use plinth_types::Result;
+
+use crate::Services;
+use crate::admin::view;
+use crate::call::Call;
+use crate::reply;
+
+pub async fn audit(services: Services, call: Call) -> Result<Response> {
+    let query = view::audit_query(&call)?;
+    let page = services.registry.audit(&call.principal.tenant, &query).await?;
+    let items = page.items.into_iter().map(view::audit_entry).collect();
+    reply::json(&wire::Page { items, next: page.next })
+}
+
+pub async fn undo(services: Services, call: Call) -> Result<Response> {
+    let entry = services.registry.undo(&call.actor(""), call.revision()?).await?;
+    services.show(entry.revision).await;
+    reply::json(&view::audit_entry(entry))
+}
+
+pub async fn collect_garbage(services: Services, mut call: Call) -> Result<Response> {
+    let wish: wire::CollectGarbage = call.json().await?;
+    let older_than = wish.older_than_seconds.map_or(services.settings.gc_grace, Duration::from_secs);
+    let garbage = services.registry.collect_garbage(&call.actor(""), CollectGarbage { dry_run: wish.dry_run, older_than }).await?;
+    reply::json(&wire::Garbage { digests: garbage.digests, bytes: garbage.bytes, kept: garbage.kept })
+}
+
+pub async fn apply(services: Services, mut call: Call) -> Result<Response> {
+    let wish: wire::Apply = call.json().await?;
+    let specs: Vec<_> = wish.resources.into_iter().map(|r| ResourceSpec { kind: r.kind, name: r.name, spec: r.spec }).collect();
+    let applied = services.registry.apply(&call.actor(""), &specs, wish.dry_run).await?;
+    if let Some(revision) = applied.revision {
+        services.show(revision).await;
+    }
+    reply::json(&view::applied(applied))
+}

@@ -1,0 +1,28 @@
+//! What the node says of itself.
+
+use plinth_client::wire;
+use plinth_net::Response;
+use plinth_types::Result;
+
+use crate::Services;
+use crate::admin::view;
+use crate::call::Call;
+use crate::reply;
+
+pub async fn show(services: Services, call: Call) -> Result<Response> {
+    let view = services.snapshot.view();
+    let up = services.world.clock.monotonic().saturating_sub(services.started);
+    let served = services.serving.table();
+    reply::json(&wire::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: services.ready(),
+        dev: services.settings.open,
+        uptime_seconds: up.as_secs(),
+        metadata: services.probe.metadata().await,
+        objects: services.probe.objects(),
+        snapshot: wire::SnapshotStatus { revision: view.snapshot.revision.0, checked_at: view.checked_at, fresh: view.fresh },
+        require_signature: services.settings.require_signature,
+        memory_bytes: plinth_telemetry::process::ProcessSample::read().resident_bytes.unwrap_or_default(),
+        models: view::served(&call.principal.tenant, served.report()),
+    })
+}

@@ -1,0 +1,161 @@
+//! A request as a handler sees it: who asks, the path's parts, the query, the body.
+
+use std::future::Future;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::Method;
+use plinth_identity::Principal;
+use plinth_net::{Access, Params, Request, Response, Route, UploadStream};
+use plinth_registry::{Actor, PageQuery};
+use plinth_store::metadata::Revision;
+use plinth_store::objects::ByteStream;
+use plinth_types::{Error, ModelName, Reason, RequestId, Result, VersionNumber};
+use serde::de::DeserializeOwned;
+
+use crate::Services;
+
+/// What the gateway knows of a request.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Who asks.
+    pub principal: Principal,
+    /// Names the request in logs and answers.
+    pub request_id: RequestId,
+}
+
+/// A request on its way into a handler.
+pub struct Call {
+    /// Who asks.
+    pub principal: Principal,
+    /// Names the request in logs and answers.
+    pub request_id: RequestId,
+    /// The path's parameters, decoded once.
+    pub params: Params,
+    /// The request; its body is not read yet.
+    pub request: Request,
+    services: Services,
+}
+
+/// A route whose handler gets the services and the call.
+pub fn route<F, Fut>(
+    services: &Services,
+    method: Method,
+    pattern: &'static str,
+    access: Access,
+    name: &'static str,
+    handler: F,
+) -> Route<Context>
+where
+    F: Fn(Services, Call) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Response>> + Send + 'static,
+{
+    let services = services.clone();
+    let handler = move |request: Request, params: Params, context: Context| {
+        let call = Call { principal: context.principal, request_id: context.request_id, params, request, services: services.clone() };
+        handler(services.clone(), call)
+    };
+    Route::new(method, pattern, access, name, handler)
+}
+
+/// The most items of one page.
+const MAX_PAGE: u32 = 200;
+
+impl Call {
+    /// A parameter of the path as what it must be.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidName`].
+    pub fn param<T: FromStr<Err: std::fmt::Display>>(&self, name: &'static str) -> Result<T> {
+        let text = self.params.require(name)?;
+        text.parse().map_err(|e: T::Err| Error::new(Reason::InvalidName, format!("the {name} in the path is malformed: {e}")).field(name))
+    }
+
+    /// The model that the path names.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidName`].
+    pub fn model(&self) -> Result<ModelName> {
+        self.param("model")
+            .map_err(|e| Error::new(Reason::InvalidName, e.to_string().replace("the model in", "the model name in")).field("model"))
+    }
+
+    /// The version that the path names.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidName`].
+    pub fn version(&self) -> Result<VersionNumber> {
+        self.param("version")
+    }
+
+    /// The revision that the path names.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidName`].
+    pub fn revision(&self) -> Result<Revision> {
+        self.param::<u64>("revision").map(Revision)
+    }
+
+    /// A parameter of the query, decoded; `None` when it is absent or empty.
+    #[must_use]
+    pub fn query(&self, name: &str) -> Option<String> {
+        let query = self.request.uri().query()?;
+        let value = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name)?.1;
+        (!value.is_empty()).then(|| value.into_owned())
+    }
+
+    /// Which page the query asks for: `limit`, and `cursor` for where it begins.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidName`] when the limit is no number from 1 to 200.
+    pub fn page(&self, cursor: &str) -> Result<PageQuery> {
+        let limit = match self.query("limit") {
+            None => PageQuery::default().limit,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|n| (1..=MAX_PAGE).contains(n))
+                .ok_or_else(|| Error::new(Reason::InvalidName, format!("'limit' is a number from 1 to {MAX_PAGE}")).field("limit"))?,
+        };
+        Ok(PageQuery { after: self.query(cursor), limit })
+    }
+
+    /// Who acts, for the audit.
+    #[must_use]
+    pub fn actor(&self, comment: &str) -> Actor {
+        Actor::new(self.principal.tenant.clone(), self.principal.actor()).comment(comment)
+    }
+
+    /// The whole body, within the limits.
+    ///
+    /// # Errors
+    /// Those of [`plinth_net::read_body`].
+    pub async fn body(&mut self) -> Result<Bytes> {
+        plinth_net::read_body(&mut self.request, &self.services.settings.body).await
+    }
+
+    /// The body as JSON of this type; an empty body counts as `{}`.
+    ///
+    /// # Errors
+    /// [`Reason::MalformedRequest`], with the place in the text.
+    pub async fn json<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let body = self.body().await?;
+        let text = if body.is_empty() { &b"{}"[..] } else { &body[..] };
+        serde_json::from_slice(text)
+            .map_err(|e| Error::new(Reason::MalformedRequest, format!("the body is not what this route takes: {e}")).field("body"))
+    }
+
+    /// The announced length of the body.
+    #[must_use]
+    pub fn content_length(&self) -> Option<u64> {
+        plinth_net::content_length(self.request.headers())
+    }
+
+    /// The body as a stream, within the limits of uploads.
+    #[must_use]
+    pub fn into_stream(self) -> ByteStream<'static> {
+        let limits = self.services.settings.upload;
+        UploadStream::new(self.request.into_body(), limits).boxed()
+    }
+}

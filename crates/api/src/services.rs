@@ -1,0 +1,122 @@
+//! What handlers work with: the services, as `node` put them together.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use plinth_cluster::Keeper;
+use plinth_net::{BodyLimits, UploadLimits};
+use plinth_registry::{Registry, Version};
+use plinth_runtime::World;
+use plinth_serving::Serving;
+use plinth_store::metadata::Revision;
+use plinth_types::{Result, TenantName};
+use tokio::sync::watch;
+
+/// Judges a stored version as a load would, without loading it.
+#[async_trait]
+pub trait Verifier: Send + Sync {
+    /// Hashes the stored files and checks the signature; the signer's fingerprint, when one is known.
+    ///
+    /// # Errors
+    /// The reason for which this node would refuse the version.
+    async fn verify(&self, tenant: &TenantName, version: &Version) -> Result<Option<String>>;
+}
+
+/// Looks at the stores for `status`. Ends within a second.
+#[async_trait]
+pub trait Probe: Send + Sync {
+    /// What the ledger is, or why it cannot be reached.
+    async fn metadata(&self) -> String;
+    /// What the object store is.
+    fn objects(&self) -> String;
+}
+
+/// Values from the configuration that handlers need.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What `/v2` says the server is called.
+    pub server_name: String,
+    /// Limits of bodies that are read whole.
+    pub body: BodyLimits,
+    /// Limits of uploads.
+    pub upload: UploadLimits,
+    /// How long a request may take that names no deadline.
+    pub request_timeout: Duration,
+    /// How long a load through the repository extension is waited for.
+    pub load_timeout: Duration,
+    /// The age below which garbage collection spares a blob.
+    pub gc_grace: Duration,
+    /// Whether authentication is off.
+    pub open: bool,
+    /// Whether only signed versions are served.
+    pub require_signature: bool,
+}
+
+/// The parts of [`Services`].
+pub struct Parts {
+    /// Models and versions.
+    pub registry: Arc<Registry>,
+    /// What is loaded.
+    pub serving: Arc<Serving>,
+    /// What the node serves from.
+    pub snapshot: Arc<Keeper>,
+    /// The revision that serving and keys have taken in.
+    pub applied: watch::Receiver<u64>,
+    /// Judges versions.
+    pub verifier: Arc<dyn Verifier>,
+    /// Looks at the stores.
+    pub probe: Arc<dyn Probe>,
+    /// Time and randomness.
+    pub world: World,
+    /// Values from the configuration.
+    pub settings: Settings,
+    /// When the node started (monotonic).
+    pub started: Duration,
+    /// Set when the node is asked to end.
+    pub stopping: Arc<AtomicBool>,
+}
+
+/// The services. Cheap to clone.
+#[derive(Clone)]
+pub struct Services(Arc<Parts>);
+
+/// How long an answer waits until this node shows the change that it reports.
+const SHOW_DEADLINE: Duration = Duration::from_secs(5);
+
+impl Services {
+    /// Takes the parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Waits until this node shows a committed change. The change stands whether or not it is shown in time.
+    pub async fn show(&self, revision: Revision) {
+        self.snapshot.poke();
+        let mut applied = self.applied.clone();
+        let shown = applied.wait_for(|r| *r >= revision.0);
+        let _ = tokio::time::timeout(SHOW_DEADLINE, shown).await;
+    }
+
+    /// Waits until this node shows everything that this process has committed.
+    pub async fn show_newest(&self) {
+        let newest = *self.registry.changes().borrow();
+        self.show(newest).await;
+    }
+
+    /// Whether the node can serve what it should: everything wished has been loaded or has failed once, and it does not end.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        !self.stopping.load(Ordering::Relaxed) && self.serving.table().settled
+    }
+}
+
+impl Deref for Services {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

@@ -1,0 +1,94 @@
+//! The list itself.
+
+use std::sync::Arc;
+
+use http::Method;
+use plinth_api::{Context, Dialect};
+use plinth_identity::Principal;
+use plinth_net::router::NoRoute;
+use plinth_net::{Access, HostRules, Match, Peer, Request, Response, Route, Router, RouterError, Service};
+use plinth_runtime::World;
+use plinth_store::resources::Role;
+use plinth_telemetry::{Catalogue, RouteMetrics};
+use plinth_types::{Error, Reason, Result};
+
+use crate::authenticate::Authentication;
+use crate::{answer, record, request_id};
+
+/// Everything that stands between a connection and a handler.
+pub struct Gateway {
+    router: Router<Context>,
+    /// Handles beside the routes, and one for requests without a route.
+    metrics: (Vec<RouteMetrics>, RouteMetrics),
+    catalogue: Arc<Catalogue>,
+    authentication: Authentication,
+    hosts: HostRules,
+    world: World,
+}
+
+impl Gateway {
+    /// A gateway in front of these routes.
+    ///
+    /// # Errors
+    /// When two routes clash: a mistake in the program.
+    pub fn new(
+        routes: Vec<Route<Context>>,
+        authentication: Authentication,
+        hosts: HostRules,
+        catalogue: Arc<Catalogue>,
+        world: World,
+    ) -> Result<Self, RouterError> {
+        let router = Router::new(routes)?;
+        let by_route = router.routes().iter().map(|route| catalogue.route(route.name)).collect();
+        let metrics = (by_route, catalogue.route("none"));
+        Ok(Self { router, metrics, catalogue, authentication, hosts, world })
+    }
+
+    async fn pass(&self, request: Request, id: &plinth_types::RequestId, found: Result<Match<'_, Context>, NoRoute>) -> Result<Response> {
+        self.hosts.check(&request)?;
+        let public = found.as_ref().is_ok_and(|m| m.route.access == Access::Public);
+        let principal = if public { Principal::anybody() } else { self.authenticate(&request)? };
+        let found = found?;
+        authorise(&principal, found.route.access)?;
+        let context = Context { principal, request_id: id.clone() };
+        found.route.handler.call(request, found.params, context).await
+    }
+
+    fn authenticate(&self, request: &Request) -> Result<Principal> {
+        let result = self.authentication.check(request.headers(), self.world.clock.now());
+        if result.is_err() {
+            self.catalogue.auth_refused.inc();
+        }
+        result
+    }
+}
+
+fn authorise(principal: &Principal, access: Access) -> Result<()> {
+    match (access, principal.role) {
+        (Access::Public | Access::Infer, _) | (Access::Admin, Role::Admin) => Ok(()),
+        (Access::Admin, Role::Infer) => {
+            Err(Error::new(Reason::NotPermitted, "this key may use models and not change them; an admin key may"))
+        }
+    }
+}
+
+impl Service for Gateway {
+    async fn call(&self, request: Request, _peer: Peer) -> Response {
+        let id = request_id::of(&request, self.world.random.as_ref());
+        let method: Method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let found = self.router.find(&method, &path);
+        let metrics = found.as_ref().ok().and_then(|m| self.metrics.0.get(m.index)).unwrap_or(&self.metrics.1);
+        let record = record::begin(metrics, &self.catalogue, &self.world);
+        let result = self.pass(request, &id, found).await;
+        let answer = match result {
+            Ok(response) => response,
+            Err(error) => {
+                record::log(&error, &id, &method, &path);
+                answer::refuse(Dialect::of_path(&path), &error, &id, self.world.random.as_ref())
+            }
+        };
+        let answer = answer::finish(answer, &id);
+        record.until_sent(answer)
+    }
+}

@@ -1,0 +1,347 @@
+//! The bodies of requests and answers.
+//!
+//! Invariant: what a [`Body`] holds for its answer (permits, counters) is given back when its last
+//! byte was handed to the kernel, or when the answer was abandoned, and not before; for streams, when
+//! the stream has ended. Pieces are written as they are, never copied together.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use futures_util::stream::BoxStream;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::activity::{Activity, RequestGuard};
+
+/// The body of an answer.
+#[derive(Default)]
+pub struct Body {
+    kind: Kind,
+    held: Held,
+}
+
+#[derive(Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Pieces(VecDeque<Bytes>),
+    Stream(BoxStream<'static, io::Result<Bytes>>),
+}
+
+/// What is given back at the end.
+#[derive(Default)]
+struct Held {
+    guards: Vec<Box<dyn Send>>,
+    request: Option<RequestGuard>,
+}
+
+impl Body {
+    /// No bytes.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// One piece.
+    #[must_use]
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::chain([bytes.into()])
+    }
+
+    /// Several pieces, one after another.
+    #[must_use]
+    pub fn chain(pieces: impl IntoIterator<Item = Bytes>) -> Self {
+        let pieces: VecDeque<_> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let kind = if pieces.is_empty() { Kind::Empty } else { Kind::Pieces(pieces) };
+        Self { kind, held: Held::default() }
+    }
+
+    /// Bytes as they come. An error cuts the connection, so that the peer sees that the answer is not whole.
+    #[must_use]
+    pub fn stream(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
+        Self { kind: Kind::Stream(Box::pin(stream)), held: Held::default() }
+    }
+
+    /// Keeps `guard` until the last byte has left. May be called more than once.
+    #[must_use]
+    pub fn with_guard(mut self, guard: impl Send + 'static) -> Self {
+        self.held.guards.push(Box::new(guard));
+        self
+    }
+
+    pub(crate) fn with_request(mut self, guard: RequestGuard) -> Self {
+        self.held.request = Some(guard);
+        self
+    }
+
+    /// The length in bytes; `None` for a stream.
+    #[must_use]
+    pub fn len(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Empty => Some(0),
+            Kind::Pieces(pieces) => Some(pieces.iter().map(|piece| piece.len() as u64).sum()),
+            Kind::Stream(_) => None,
+        }
+    }
+
+    /// Whether there are certainly no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    /// The pieces, when all of them are there already.
+    #[must_use]
+    pub fn pieces(&self) -> Option<Vec<Bytes>> {
+        match &self.kind {
+            Kind::Empty => Some(Vec::new()),
+            Kind::Pieces(pieces) => Some(pieces.iter().cloned().collect()),
+            Kind::Stream(_) => None,
+        }
+    }
+
+    /// Other bytes under the same guards.
+    #[must_use]
+    pub fn replaced(self, bytes: impl Into<Bytes>) -> Self {
+        Self { held: self.held, ..Self::full(bytes) }
+    }
+
+    /// All bytes, copied together. For tests; bytes of a stream are not bounded.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn into_bytes(mut self) -> io::Result<Bytes> {
+        let mut all = Vec::new();
+        while let Some(frame) = std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut self), cx)).await {
+            if let Ok(chunk) = frame?.into_data() {
+                all.extend_from_slice(&chunk.bytes);
+            }
+        }
+        Ok(all.into())
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::full(bytes)
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Chunk;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Chunk>>>> {
+        let this = &mut *self;
+        match &mut this.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Pieces(pieces) => {
+                let Some(bytes) = pieces.pop_front() else { return Poll::Ready(None) };
+                // The last piece takes the guards along: it is dropped when it was written, this body when it was queued.
+                let held = pieces.is_empty().then(|| std::mem::take(&mut this.held));
+                Poll::Ready(Some(Ok(Frame::data(Chunk { bytes, _held: held }))))
+            }
+            Kind::Stream(stream) => {
+                stream.as_mut().poll_next(cx).map(|item| item.map(|item| item.map(|bytes| Frame::data(Chunk { bytes, _held: None }))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.len().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// A piece of an answer on its way out.
+pub struct Chunk {
+    bytes: Bytes,
+    _held: Option<Held>,
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        self.bytes.copy_to_bytes(len)
+    }
+}
+
+/// The body of a request: from a connection, or made by a test.
+#[derive(Debug, Default)]
+pub struct RequestBody(Source);
+
+#[derive(Default)]
+enum Source {
+    #[default]
+    Empty,
+    /// With the connection that is told when the end was read.
+    Incoming(Incoming, Arc<Activity>),
+    Pieces(VecDeque<Bytes>),
+    Stuck,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "empty",
+            Self::Incoming(..) => "incoming",
+            Self::Pieces(_) => "pieces",
+            Self::Stuck => "stuck",
+        })
+    }
+}
+
+impl RequestBody {
+    /// No bytes.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(Source::Empty)
+    }
+
+    /// Pieces that are there already.
+    #[must_use]
+    pub fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Self {
+        Self(Source::Pieces(pieces.into_iter().collect()))
+    }
+
+    /// Never brings anything and never ends: for tests of deadlines.
+    #[must_use]
+    pub const fn stuck() -> Self {
+        Self(Source::Stuck)
+    }
+
+    pub(crate) fn incoming(incoming: Incoming, activity: &Arc<Activity>) -> Self {
+        if http_body::Body::is_end_stream(&incoming) {
+            return Self::empty();
+        }
+        activity.body_unread(true);
+        Self(Source::Incoming(incoming, activity.clone()))
+    }
+}
+
+impl From<Bytes> for RequestBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::pieces([bytes])
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.0 {
+            Source::Empty => Poll::Ready(None),
+            Source::Incoming(incoming, activity) => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                if frame.is_none() || http_body::Body::is_end_stream(incoming) {
+                    activity.body_unread(false);
+                }
+                Poll::Ready(frame)
+            }
+            Source::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
+            Source::Stuck => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Empty => true,
+            Source::Incoming(incoming, _) => incoming.is_end_stream(),
+            Source::Pieces(pieces) => pieces.is_empty(),
+            Source::Stuck => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Incoming(incoming, _) => incoming.size_hint(),
+            Source::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
+            Source::Stuck => SizeHint::default(),
+        }
+    }
+}
+
+impl RequestBody {
+    /// The next piece of data; trailers are passed over. `None` at the end.
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        loop {
+            return match ready!(http_body::Body::poll_frame(Pin::new(self), cx)) {
+                None => Poll::Ready(None),
+                Some(Err(error)) => Poll::Ready(Some(Err(error))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Poll::Ready(Some(Ok(data))),
+                    Err(_trailers) => continue,
+                },
+            };
+        }
+    }
+
+    pub(crate) async fn data(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+        std::future::poll_fn(|cx| self.poll_data(cx)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+
+    fn next(body: &mut Body) -> Option<Chunk> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match http_body::Body::poll_frame(Pin::new(body), &mut cx) {
+            Poll::Ready(frame) => frame.map(|frame| frame.unwrap().into_data().ok().unwrap()),
+            Poll::Pending => panic!("a body made of pieces never waits"),
+        }
+    }
+
+    #[test]
+    fn guards_leave_with_the_last_piece() {
+        let held = Arc::new(());
+        let mut body = Body::chain([Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"c")]).with_guard(held.clone());
+        assert_eq!(http_body::Body::size_hint(&body).exact(), Some(3));
+        drop(next(&mut body));
+        assert_eq!(Arc::strong_count(&held), 2);
+        let last = next(&mut body).unwrap();
+        assert!(next(&mut body).is_none());
+        drop(body);
+        assert_eq!(Arc::strong_count(&held), 2, "the last piece is not written yet");
+        drop(last);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_or_streamed_body_gives_back_too() {
+        let held = Arc::new(());
+        drop(Body::full("x").with_guard(held.clone()));
+        assert_eq!(Arc::strong_count(&held), 1);
+        let body = Body::stream(stream::iter([Ok(Bytes::from_static(b"a")), Ok(Bytes::from_static(b"b"))])).with_guard(held.clone());
+        assert_eq!(body.len(), None);
+        assert_eq!(body.into_bytes().await.unwrap(), "ab");
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}

@@ -1,0 +1,97 @@
+//! HTTP/2 without TLS, with hyper as the client.
+
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use plinth_runtime::OnEnd;
+
+use super::*;
+
+async fn client(fixture: &Fixture) -> SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(fixture.server.local_addr()).await.unwrap();
+    let (sender, connection) = within("the handshake", handshake(TokioExecutor::new(), TokioIo::new(stream))).await.unwrap();
+    TaskGroup::new("client").spawn("connection", OnEnd::Ignore, async {
+        let _ = connection.await;
+    });
+    sender
+}
+
+fn request(path: &str, body: &'static [u8]) -> http::Request<Full<Bytes>> {
+    http::Request::post(format!("http://localhost{path}")).body(Full::new(Bytes::from_static(body))).unwrap()
+}
+
+async fn body(response: http::Response<hyper::body::Incoming>) -> Bytes {
+    within("the body", response.into_body().collect()).await.unwrap().to_bytes()
+}
+
+#[tokio::test]
+async fn requests_share_a_connection() {
+    let fixture = start(limits());
+    let mut client = client(&fixture).await;
+    let slow = client.send_request(request("/slow", b""));
+    let echo = client.send_request(request("/echo", b"abc"));
+    let large = client.send_request(request("/large", b""));
+    let (slow, echo, large) = tokio::join!(slow, echo, large);
+    assert_eq!(body(slow.unwrap()).await, "slow");
+    assert_eq!(body(echo.unwrap()).await, "abc");
+    assert_eq!(body(large.unwrap()).await.len(), LARGE);
+    let panicked = client.send_request(request("/panic", b"")).await.unwrap();
+    assert_eq!(panicked.status(), 500);
+    assert_eq!(body(client.send_request(request("/", b"")).await.unwrap()).await, "hello");
+    assert_eq!(fixture.metrics.accepted.value(), 1);
+    until("the guards are given back", || fixture.live() == 0).await;
+}
+
+#[tokio::test]
+async fn a_dropped_request_is_cancelled() {
+    let fixture = start(limits());
+    let mut client = client(&fixture).await;
+    let stuck = client.send_request(request("/stuck", b""));
+    let run = tokio::time::timeout(Duration::from_millis(100), stuck);
+    assert!(run.await.is_err());
+    until("the request is dropped", || fixture.live() == 0).await;
+    assert_eq!(body(client.send_request(request("/", b"")).await.unwrap()).await, "hello");
+}
+
+#[tokio::test]
+async fn a_drain_says_goodbye_and_lets_streams_end() {
+    let fixture = start(limits());
+    let mut client = client(&fixture).await;
+    let slow = async {
+        let answer = client.send_request(request("/slow", b"")).await.unwrap();
+        body(answer).await
+    };
+    let drain = async {
+        until("the request runs", || fixture.live() == 1).await;
+        fixture.server.drain(Duration::from_secs(5)).await
+    };
+    let (slow, report) = tokio::join!(slow, drain);
+    assert_eq!((slow, report), (Bytes::from_static(b"slow"), DrainReport { cut: 0 }));
+    assert!(client.send_request(request("/", b"")).await.is_err());
+}
+
+#[tokio::test]
+async fn idle_and_silent_connections_are_closed() {
+    let short = Duration::from_millis(150);
+    let fixture = start(ConnectionLimits { header_timeout: short, idle_timeout: short, ..limits() });
+    let mut used = client(&fixture).await;
+    assert_eq!(body(used.send_request(request("/", b"")).await.unwrap()).await, "hello");
+    let silent = client(&fixture).await;
+    until("both are closed", || fixture.metrics.open.value() == 0).await;
+    assert_eq!(fixture.metrics.timeouts.value(), 1, "only the silent one was cut");
+    drop(silent);
+}
+
+#[tokio::test]
+async fn large_heads_are_refused() {
+    let fixture = start(limits());
+    let stream = TcpStream::connect(fixture.server.local_addr()).await.unwrap();
+    let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    TaskGroup::new("client").spawn("connection", OnEnd::Ignore, async {
+        let _ = connection.await;
+    });
+    let head = http::Request::get("http://localhost/").header("x", "a".repeat(20_000)).body(Empty::<Bytes>::new()).unwrap();
+    let refused = within("the refusal", sender.send_request(head)).await;
+    assert!(refused.map_or(true, |answer| answer.status() == 431));
+    assert_eq!(fixture.demo.served.load(Ordering::SeqCst), 0);
+}

@@ -1,0 +1,125 @@
+//! From the configuration to what each part is built from.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use plinth_api::Settings;
+use plinth_config::{AuthMode, Backend, Config};
+use plinth_engine::BackendKind;
+use plinth_net::{BodyLimits, BodyMemory, ConnectionLimits, HostRules, UploadLimits};
+use plinth_registry::{PublicKey, TrustPolicy};
+use plinth_serving::ServingOptions;
+use plinth_store::metadata::{MetadataOptions, MetadataUrl};
+use plinth_store::objects::{ObjectsOptions, ObjectsUrl, S3Credentials};
+use plinth_types::ByteSize;
+
+use crate::library::find_onnxruntime;
+
+/// The time over which the rate of a body is judged.
+const RATE_WINDOW: std::time::Duration = std::time::Duration::from_secs(10);
+/// The largest file of a version that is taken.
+const MAX_UPLOAD: ByteSize = ByteSize(1 << 40);
+
+pub fn metadata(config: &Config, data_dir: &Path) -> Result<MetadataOptions> {
+    let text = match &config.metadata.url {
+        plinth_config::MetadataUrl::Sqlite(None) => "sqlite:".to_owned(),
+        plinth_config::MetadataUrl::Sqlite(Some(path)) => format!("sqlite:{}", path.display()),
+        plinth_config::MetadataUrl::Postgres(url) => url.expose().to_owned(),
+    };
+    Ok(MetadataOptions::new(MetadataUrl::parse(&text, data_dir).context("metadata.url")?))
+}
+
+pub fn objects(config: &Config, data_dir: &Path) -> Result<ObjectsOptions> {
+    let settings = &config.objects;
+    let text = match &settings.url {
+        plinth_config::ObjectsUrl::File(None) => "file:".to_owned(),
+        plinth_config::ObjectsUrl::File(Some(path)) => format!("file:{}", path.display()),
+        plinth_config::ObjectsUrl::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
+    };
+    let mut options = ObjectsOptions::new(ObjectsUrl::parse(&text, data_dir).context("objects.url")?);
+    options.s3.endpoint.clone_from(&settings.s3_endpoint);
+    options.s3.region.clone_from(&settings.s3_region);
+    options.s3.allow_http = settings.s3_allow_http;
+    options.s3.credentials = settings.s3_access_key.as_ref().zip(settings.s3_secret_key.as_ref()).map(|(id, secret)| S3Credentials {
+        access_key_id: id.expose().to_owned(),
+        secret_access_key: secret.expose().to_owned(),
+        session_token: None,
+    });
+    Ok(options)
+}
+
+/// Reads the trusted keys. Blocking.
+pub fn trust(config: &Config) -> Result<TrustPolicy> {
+    let settings = &config.signing;
+    let read = |path: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).with_context(|| format!("signing.trusted_keys: {} cannot be read", path.display()))?;
+        PublicKey::from_pem(&text).with_context(|| format!("signing.trusted_keys: {} is not a public key in PEM form", path.display()))
+    };
+    let trusted = settings.trusted_keys.iter().map(read).collect::<Result<Vec<_>>>()?;
+    Ok(TrustPolicy { require_signature: settings.require_signature, trusted, accept_unbound: settings.accept_unbound })
+}
+
+pub fn serving(config: &Config, data_dir: &Path) -> Result<ServingOptions> {
+    let engine = &config.engine;
+    let onnxruntime = match find_onnxruntime(engine.onnxruntime.as_deref(), data_dir) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            tracing::warn!("{error}; ONNX models cannot be loaded until then");
+            None
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(ServingOptions {
+        program: std::env::current_exe().context("the path of this binary")?,
+        onnxruntime,
+        backends: engine
+            .backends
+            .iter()
+            .map(|b| match b {
+                Backend::Onnx => BackendKind::Onnx,
+                Backend::Villain => BackendKind::Villain,
+            })
+            .collect(),
+        threads: if engine.threads == 0 { u16::try_from(cores).unwrap_or(u16::MAX) } else { engine.threads },
+        memory: engine.memory_limit,
+        max_queue_requests: engine.max_queue_requests as usize,
+        max_queue_bytes: engine.max_queue_bytes,
+        load_timeout: engine.load_timeout,
+        execution_timeout: engine.execution_timeout,
+    })
+}
+
+pub fn api(config: &Config) -> Settings {
+    let http = &config.http;
+    Settings {
+        server_name: http.server_name.clone(),
+        body: BodyLimits {
+            max: http.max_body,
+            min_rate: http.body_min_rate,
+            window: RATE_WINDOW,
+            timeout: http.request_timeout,
+            memory: BodyMemory::new(http.body_memory),
+        },
+        upload: UploadLimits { max: MAX_UPLOAD, min_rate: http.body_min_rate, window: RATE_WINDOW },
+        request_timeout: http.request_timeout,
+        load_timeout: config.engine.load_timeout,
+        gc_grace: config.gc.grace,
+        open: config.auth.mode == AuthMode::Open,
+        require_signature: config.signing.require_signature,
+    }
+}
+
+pub fn connections(config: &Config) -> ConnectionLimits {
+    let http = &config.http;
+    ConnectionLimits {
+        max_connections: http.max_connections as usize,
+        header_timeout: http.header_timeout,
+        idle_timeout: http.idle_timeout,
+        write_timeout: http.write_timeout,
+        max_header_bytes: http.max_header_bytes,
+    }
+}
+
+pub fn hosts(config: &Config) -> HostRules {
+    HostRules::new(&config.http.allowed_hosts)
+}

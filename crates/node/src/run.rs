@@ -1,0 +1,310 @@
+//! The whole life of a node, in order.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+use plinth_api::{Parts, Services};
+use plinth_cluster::{Keeper, KeeperOptions, Snapshot, SnapshotFile, View};
+use plinth_config::{AuthMode, Config};
+use plinth_gateway::{Authentication, Gateway, MetricsService};
+use plinth_identity::KeyRing;
+use plinth_net::{ListenerConfig, Server};
+use plinth_registry::{FloorBook, Registry};
+use plinth_runtime::{CrashPoints, OnEnd, ShutdownList, TaskGroup, World};
+use plinth_serving::{Serving, State};
+use plinth_store::{Metadata, Objects, objects};
+use plinth_telemetry::{BuildInfo, Catalogue};
+use plinth_types::Digest;
+use tokio::sync::watch;
+
+use crate::announce::{Announce, Announcement};
+use crate::artifacts::Artifacts;
+use crate::data_dir::{Addresses, DataDir};
+use crate::ledger::Ledger;
+use crate::probe::Stores;
+use crate::{bootstrap, options, wishes};
+
+/// What the command line decides besides the configuration.
+pub struct NodeOptions {
+    /// Takes what the person at the terminal should know.
+    pub announce: Announce,
+}
+
+/// How long the last steps of the end may take, each.
+const LAST_STEP: Duration = Duration::from_secs(5);
+
+/// Runs a node until a signal ends it.
+///
+/// # Errors
+/// When it cannot start, with the cause and what to do next.
+pub async fn run(config: Config, options: NodeOptions) -> Result<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let world = World { crash: armed(&config)?, ..World::real() };
+    let started = world.clock.monotonic();
+    let data = DataDir::open(&config.node.data_dir)?;
+    let tasks = TaskGroup::new("node");
+    let node = Node::start(&config, &data, &world, &tasks, started).await?;
+    node.tell(&config, &data, &options.announce)?;
+    announce_ready(&node, &world, &tasks, options.announce, started).await;
+    node.stop(&config, &data, &world, &tasks).await
+}
+
+fn armed(config: &Config) -> Result<CrashPoints> {
+    match &config.testing.crash_point {
+        None => Ok(CrashPoints::none()),
+        Some(name) => CrashPoints::arm(name, config.testing.crash_pass).map_err(anyhow::Error::msg).context("testing.crash_point"),
+    }
+}
+
+/// What was started, in order.
+struct Node {
+    metadata: Arc<dyn Metadata>,
+    services: Services,
+    serving: TaskGroup,
+    servers: Vec<Server>,
+    first_key: Option<String>,
+}
+
+impl Node {
+    async fn start(config: &Config, data: &DataDir, world: &World, tasks: &TaskGroup, started: Duration) -> Result<Self> {
+        let catalogue = Arc::new(Catalogue::new(BuildInfo { version: env!("CARGO_PKG_VERSION"), commit: option_env!("PLINTH_COMMIT").unwrap_or("unknown") }));
+        let policy = options::trust(config)?;
+
+        // Stores first; a ledger that is away does not hold the start.
+        let metadata: Arc<dyn Metadata> = Ledger::open(options::metadata(config, data.path())?, world, tasks).await.context("the ledger cannot be opened")?;
+        let objects: Arc<dyn Objects> = objects::open(&options::objects(config, data.path())?, world).await.context("the object store cannot be opened")?;
+        let registry = Arc::new(Registry::new(metadata.clone(), objects.clone(), world.clone()));
+        let first_key = first_start(&registry, world, config).await?;
+
+        // The snapshot, and what lives from it alone.
+        let file = SnapshotFile::new(data.path().to_owned(), world.crash.clone());
+        let pace = KeeperOptions { poll: config.snapshot.poll, interval: config.snapshot.interval };
+        let keeper = Keeper::start(metadata.clone(), file, pace, world, tasks).await.context("the snapshot cannot be used")?;
+        let floors = Arc::new(FloorBook::open(data.path().join("floors.json"))?);
+        let cache = data.path().join("cache");
+        let artifacts = Artifacts::open(registry.clone(), policy, floors, cache, world.clone()).context("the cache of versions cannot be opened")?;
+        let artifacts = Arc::new(artifacts);
+        let serving_tasks = TaskGroup::new("serving");
+        let serving = Serving::start(options::serving(config, data.path())?, artifacts.clone(), catalogue.clone(), world, &serving_tasks);
+        let keys = Arc::new(ArcSwap::<KeyRing>::default());
+        let follower = Follower { keeper: keeper.clone(), serving: serving.clone(), keys: keys.clone(), artifacts: artifacts.clone(), catalogue: catalogue.clone() };
+        let applied = follower.start(tasks);
+        ring(&registry, &keeper, tasks);
+
+        // The edge last: nobody is let in before there is something behind the door.
+        let services = Services::new(Parts {
+            registry,
+            serving,
+            snapshot: keeper,
+            applied,
+            verifier: artifacts,
+            probe: Arc::new(Stores { metadata: metadata.clone(), objects }),
+            world: world.clone(),
+            settings: options::api(config),
+            started,
+            stopping: Arc::new(AtomicBool::new(false)),
+        });
+        let servers = edge(config, &services, keys, &catalogue, world, tasks)?;
+        Ok(Self { metadata, services, serving: serving_tasks, servers, first_key })
+    }
+
+    fn address(&self, index: usize) -> Option<String> {
+        self.servers.get(index).map(|s| s.local_addr().to_string())
+    }
+
+    /// Tells files and people where the node is. Servers stand in the order HTTP, metrics, admin.
+    fn tell(&self, config: &Config, data: &DataDir, announce: &Announce) -> Result<()> {
+        let http = self.address(0).unwrap_or_default();
+        let metrics = config.listen.metrics.and_then(|_| self.address(1));
+        let admin = config.listen.admin.and_then(|_| self.servers.last()).map(|s| s.local_addr().to_string());
+        if let Some(key) = &self.first_key {
+            announce(Announcement::AdminKey(key.clone()));
+        }
+        let open = config.auth.mode == AuthMode::Open;
+        announce(Announcement::Listening { http: http.clone(), metrics: metrics.clone(), admin: admin.clone(), open });
+        data.publish(&Addresses {
+            pid: std::process::id(),
+            admin: admin.unwrap_or_else(|| http.clone()),
+            metrics: metrics.unwrap_or_default(),
+            http,
+        })
+    }
+
+    /// Ends in order; a second signal ends at once.
+    async fn stop(self, config: &Config, data: &DataDir, world: &World, tasks: &TaskGroup) -> Result<()> {
+        self.services.stopping.store(true, Ordering::Relaxed);
+        let mut list = ShutdownList::new();
+        let (lame_duck, drain) = (config.shutdown.lame_duck, config.shutdown.drain);
+        let servers = Arc::new(self.servers);
+        let leaving = servers.clone();
+        list.step("report not ready", lame_duck + LAST_STEP, async move {
+            leaving.iter().for_each(Server::lame_duck);
+            tokio::time::sleep(lame_duck).await;
+        });
+        list.step("finish requests", drain + LAST_STEP, async move {
+            for server in servers.iter() {
+                server.drain(drain).await;
+            }
+        });
+        let serving = self.serving;
+        list.step("end runners", LAST_STEP * 2, async move {
+            serving.close(LAST_STEP).await;
+        });
+        let tasks = tasks.clone();
+        list.step("end tasks", LAST_STEP * 2, async move {
+            let late = tasks.close(LAST_STEP).await;
+            if !late.is_empty() {
+                tracing::warn!(?late, "tasks did not end in time");
+            }
+        });
+        let metadata = self.metadata;
+        list.step("close the ledger", LAST_STEP, async move { metadata.close().await });
+        tokio::select! {
+            _ = list.run(world.clock.clone()) => {}
+            signal = plinth_runtime::shutdown::stop_signal() => {
+                tracing::warn!(signal = signal.unwrap_or("unknown"), "second signal, ending at once");
+            }
+        }
+        data.unpublish();
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Waits for the end: a signal, or a part that must live and does not.
+async fn announce_ready(node: &Node, world: &World, tasks: &TaskGroup, announce: Announce, started: Duration) {
+    let serving = node.services.serving.clone();
+    let clock = world.clock.clone();
+    let announce = Arc::new(announce);
+    let teller = announce.clone();
+    tasks.spawn("announce ready", OnEnd::Ignore, async move {
+        let settled = serving.wait_until(Duration::from_secs(3600), |table| table.settled.then(|| table.report())).await;
+        if let Some(report) = settled {
+            let ready = report.iter().filter(|r| r.state == State::Ready).count();
+            let took_ms = u64::try_from(clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(ready, failed = report.len() - ready, took_ms, "ready");
+            teller(Announcement::Ready { ready, failed: report.len() - ready, took_ms });
+        }
+    });
+    tokio::select! {
+        signal = plinth_runtime::shutdown::stop_signal() => match signal {
+            Ok(signal) => {
+                tracing::info!(signal, "stopping");
+                announce(Announcement::Stopping { signal });
+            }
+            Err(error) => tracing::error!(%error, "signals cannot be waited for, stopping"),
+        },
+        () = tasks.cancelled().cancelled() => tracing::error!("a part of the node ended, stopping"),
+        () = node.serving.cancelled().cancelled() => tracing::error!("serving ended, stopping"),
+    }
+}
+
+async fn first_start(registry: &Registry, world: &World, config: &Config) -> Result<Option<String>> {
+    match bootstrap::prepare(registry, world, config.auth.mode == AuthMode::Keys).await {
+        Ok(key) => Ok(key),
+        Err(error) if bootstrap::may_wait(error.reason()) => Ok(None),
+        Err(error) => Err(anyhow::Error::new(error).context("preparing the ledger")),
+    }
+}
+
+/// Pokes the snapshot when this process has committed something.
+fn ring(registry: &Registry, keeper: &Arc<Keeper>, tasks: &TaskGroup) {
+    let (mut changes, keeper, stop) = (registry.changes(), keeper.clone(), tasks.cancelled().clone());
+    tasks.spawn("ring the snapshot", OnEnd::CancelGroup, async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => match changed {
+                    Ok(()) => keeper.poke(),
+                    // The registry lives as long as the node.
+                    Err(_) => return stop.cancelled().await,
+                },
+            }
+        }
+    });
+}
+
+/// Takes each new snapshot to those who live from it.
+struct Follower {
+    keeper: Arc<Keeper>,
+    serving: Arc<Serving>,
+    keys: Arc<ArcSwap<KeyRing>>,
+    artifacts: Arc<Artifacts>,
+    catalogue: Arc<Catalogue>,
+}
+
+impl Follower {
+    fn start(self, tasks: &TaskGroup) -> watch::Receiver<u64> {
+        let mut changes = self.keeper.changes();
+        let first = self.take(&self.keeper.view());
+        let (applied, shown) = watch::channel(first);
+        let stop = tasks.cancelled().clone();
+        tasks.spawn("follow the snapshot", OnEnd::CancelGroup, async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    changed = changes.changed() => if changed.is_err() { return },
+                }
+                let view = self.keeper.view();
+                applied.send_replace(self.take(&view));
+                self.prune(&view.snapshot).await;
+            }
+        });
+        shown
+    }
+
+    fn take(&self, view: &View) -> u64 {
+        let snapshot = &view.snapshot;
+        self.keys.store(Arc::new(wishes::keys(snapshot)));
+        self.serving.wish(wishes::models(snapshot));
+        self.catalogue.snapshot_revision.set_whole(snapshot.revision.0);
+        self.catalogue.snapshot_time.set_whole(view.checked_at.millis() / 1000);
+        snapshot.revision.0
+    }
+
+    /// Forgets cached versions that nothing names; what is loaded stays, named or not.
+    async fn prune(&self, snapshot: &Snapshot) {
+        let loaded = self.serving.table();
+        let mut keep: BTreeSet<Digest> =
+            loaded.models.values().flat_map(|m| m.values()).flat_map(|row| row.versions.values()).filter_map(|v| v.instance.as_ref()).map(|i| *i.content()).collect();
+        for entry in snapshot.models.values().flat_map(|m| m.values()) {
+            let pinned = entry.deployment.iter().flat_map(|d| &d.versions);
+            let named = entry.model.aliases.values().map(|t| &t.version).chain(pinned);
+            keep.extend(named.filter_map(|v| entry.versions.get(v)).map(|r| r.content));
+        }
+        let artifacts = self.artifacts.clone();
+        let _ = tokio::task::spawn_blocking(move || artifacts.prune(&keep)).await;
+    }
+}
+
+/// Starts the listeners: HTTP, metrics, admin.
+fn edge(config: &Config, services: &Services, keys: Arc<ArcSwap<KeyRing>>, catalogue: &Arc<Catalogue>, world: &World, tasks: &TaskGroup) -> Result<Vec<Server>> {
+    let authentication = match config.auth.mode {
+        AuthMode::Open => Authentication::Open,
+        AuthMode::Keys => Authentication::Keys(keys),
+    };
+    let limits = options::connections(config);
+    let gateway = |routes| {
+        let gateway = Gateway::new(routes, authentication.clone(), options::hosts(config), catalogue.clone(), world.clone());
+        gateway.map(Arc::new).context("the table of routes")
+    };
+    let listener = |name, address| ListenerConfig { name, address, limits, metrics: catalogue.listener(name) };
+    let advice = "another program has the port; stop it, or choose another address in [listen]";
+
+    let public = if config.listen.admin.is_some() { plinth_api::oip::routes(services) } else { plinth_api::routes(services) };
+    let mut servers = vec![Server::start(listener("http", config.listen.http), gateway(public)?, tasks).context(advice)?];
+    if let Some(address) = config.listen.metrics {
+        let probe = services.clone();
+        let service = MetricsService::new(catalogue.clone(), world.clone(), move || probe.ready());
+        servers.push(Server::start(listener("metrics", address), Arc::new(service), tasks).context(advice)?);
+    }
+    if let Some(address) = config.listen.admin {
+        let routes = plinth_api::admin::routes(services);
+        servers.push(Server::start(listener("admin", address), gateway(routes)?, tasks).context(advice)?);
+    }
+    Ok(servers)
+}

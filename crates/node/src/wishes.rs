@@ -1,0 +1,28 @@
+//! From the snapshot to what each service needs of it.
+
+use std::sync::Arc;
+
+use plinth_cluster::Snapshot;
+use plinth_identity::KeyRing;
+use plinth_serving::ModelWish;
+
+/// The models that shall be served: those with a deployment.
+pub fn models(snapshot: &Snapshot) -> Vec<ModelWish> {
+    let all = snapshot.models.iter().flat_map(|(tenant, models)| models.iter().map(move |(name, entry)| (tenant, name, entry)));
+    all.filter_map(|(tenant, name, entry)| {
+        Some(ModelWish {
+            tenant: tenant.clone(),
+            model: name.clone(),
+            deployment: entry.deployment.clone()?,
+            aliases: entry.model.aliases.clone(),
+            versions: entry.versions.iter().map(|(number, record)| (*number, Arc::new(record.clone()))).collect(),
+        })
+    })
+    .collect()
+}
+
+/// The keys that are known.
+pub fn keys(snapshot: &Snapshot) -> KeyRing {
+    let all = snapshot.keys.iter().flat_map(|(tenant, keys)| keys.iter().map(move |(id, record)| (id.clone(), tenant.clone(), record.clone())));
+    KeyRing::new(all)
+}

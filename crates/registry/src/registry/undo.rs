@@ -1,0 +1,155 @@
+//! Undoing a commit: the records that it touched get back what they said before.
+//!
+//! Invariant: only what still stands as that commit left it is put back, and what results keeps every rule that a
+//! direct change must keep: aliases point to active versions, deployments to what exists, blobs are there, numbers do
+//! not fall. Undoing is itself a commit and can be undone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plinth_store::metadata::{AuditEntry, Kind, RecordKey, Revision};
+use plinth_store::resources::{DeploymentRecord, ModelRecord, VersionRecord, VersionState};
+use plinth_types::{Error, ModelName, Reason, Result, TenantName, VersionNumber};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Actor, Draft, Registry, draft_size_ok, models};
+use crate::ledger::{Label, as_read, deployment_key, model_key, version_key};
+use crate::words::check_comment;
+
+/// What the records would say after the undo.
+type Overlay = BTreeMap<RecordKey, Option<Value>>;
+
+impl Registry {
+    /// Undoes a commit of the actor's tenant; gives the entry of the commit that did it.
+    ///
+    /// # Errors
+    /// `RecordNotFound`, `InvalidResource` for a commit that cannot be undone, `EditConflict` naming what has changed since
+    /// or what stands in the way, `StoreUnavailable`.
+    pub async fn undo(&self, actor: &Actor, revision: Revision) -> Result<AuditEntry> {
+        check_comment(&actor.comment)?;
+        let entry = self.full_entry(&actor.tenant, revision).await?;
+        if entry.changes.is_empty() || entry.changes.iter().any(|c| matches!(c.key.kind, Kind::Collection | Kind::Tenant)) {
+            let text = format!("change {revision} ({}) cannot be undone", entry.note.action);
+            return Err(Error::new(Reason::InvalidResource, text));
+        }
+        draft_size_ok(entry.changes.len())?;
+        let mut attempts = self.attempts();
+        loop {
+            attempts.next().await?;
+            let draft = self.draft_undo(&entry).await?;
+            let comment = if actor.comment.is_empty() { format!("undoes change {revision}") } else { actor.comment.clone() };
+            let label = Label { comment, ..Label::new(actor, "undo", entry.note.subject.clone()) };
+            if let Some(done) = self.ledger.commit(actor, self.now(), label, draft).await? {
+                return self.audit_entry(&actor.tenant, done).await;
+            }
+        }
+    }
+
+    async fn draft_undo(&self, entry: &AuditEntry) -> Result<Draft> {
+        let (mut draft, mut overlay) = (Draft::default(), Overlay::new());
+        for change in &entry.changes {
+            let current = self.ledger.get::<Value>(&change.key).await?;
+            if current.as_ref().map(|c| &c.value) != change.after.as_ref() {
+                let text =
+                    format!("the {} '{}' has changed since: undo the later changes first", change.key.kind.as_str(), change.key.name);
+                return Err(Error::new(Reason::EditConflict, text));
+            }
+            let target = keep_numbers_rising(&change.key, change.before.clone(), change.after.as_ref())?;
+            draft.set(change.key.clone(), as_read(current.as_ref()), target.clone());
+            overlay.insert(change.key.clone(), target);
+        }
+        let mut state = After { registry: self, overlay: &overlay, draft: &mut draft };
+        let touched: BTreeSet<(TenantName, ModelName)> = entry.changes.iter().filter_map(|c| model_of(&c.key)).collect();
+        for (tenant, model) in touched {
+            state.check_model(&tenant, &model).await?;
+        }
+        let restored = overlay.iter().filter(|(key, _)| key.kind == Kind::Version).filter_map(|(_, value)| value.as_ref());
+        for value in restored {
+            let version: VersionRecord = decode(value.clone())?;
+            self.guard_blobs(&version.files, &mut draft).await?;
+        }
+        Ok(draft)
+    }
+}
+
+/// The state after the undo: the overlay, and behind it the ledger, guarded where it is read.
+struct After<'a> {
+    registry: &'a Registry,
+    overlay: &'a Overlay,
+    draft: &'a mut Draft,
+}
+
+impl After<'_> {
+    async fn get<T: DeserializeOwned>(&mut self, key: RecordKey) -> Result<Option<T>> {
+        if let Some(value) = self.overlay.get(&key) {
+            return value.clone().map(decode).transpose();
+        }
+        let found = self.registry.ledger.get::<T>(&key).await?;
+        self.draft.guard(key, as_read(found.as_ref()));
+        Ok(found.map(|found| found.value))
+    }
+
+    async fn check_model(&mut self, tenant: &TenantName, model: &ModelName) -> Result<()> {
+        let record = self.get::<ModelRecord>(model_key(tenant, model)).await?;
+        let deployment = self.get::<DeploymentRecord>(deployment_key(tenant, model)).await?;
+        let Some(record) = record else {
+            if deployment.is_some() {
+                return Err(in_the_way(format!("the model '{model}' would be gone and still be deployed")));
+            }
+            return self.check_no_versions(tenant, model).await;
+        };
+        for (alias, target) in &record.aliases {
+            self.must_be_active(tenant, model, target.version, &format!("'{alias}' of '{model}'")).await?;
+        }
+        for number in deployment.iter().flat_map(|d| &d.versions) {
+            self.must_be_active(tenant, model, *number, &format!("the deployment of '{model}'")).await?;
+        }
+        Ok(())
+    }
+
+    async fn must_be_active(&mut self, tenant: &TenantName, model: &ModelName, number: VersionNumber, who: &str) -> Result<()> {
+        match self.get::<VersionRecord>(version_key(tenant, model, number)).await? {
+            Some(version) if version.state == VersionState::Active => Ok(()),
+            Some(_) => Err(in_the_way(format!("{who} would name version {number}, which is retired"))),
+            None => Err(in_the_way(format!("{who} would name version {number}, which is not there"))),
+        }
+    }
+
+    /// A model that goes may leave no version behind. New ones cannot appear meanwhile: they would change its record.
+    async fn check_no_versions(&mut self, tenant: &TenantName, model: &ModelName) -> Result<()> {
+        let listed = self.registry.version_keys(tenant, model).await?.into_iter().map(|(key, _)| key);
+        let restored = self.overlay.iter().filter(|(key, value)| key.kind == Kind::Version && value.is_some()).map(|(key, _)| key.clone());
+        let of_this = |key: &RecordKey| model_of(key) == Some((tenant.clone(), model.clone()));
+        let left = listed.chain(restored).find(|key| of_this(key) && !matches!(self.overlay.get(key), Some(None)));
+        match left {
+            Some(key) => Err(in_the_way(format!("the model '{model}' would be gone and its version '{}' be left", key.name))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Puts back a model's record, but not the number of its newest version: numbers are not used again.
+fn keep_numbers_rising(key: &RecordKey, before: Option<Value>, after: Option<&Value>) -> Result<Option<Value>> {
+    let (Kind::Model, Some(before), Some(after)) = (key.kind, before.clone(), after) else { return Ok(before) };
+    let mut record: ModelRecord = decode(before)?;
+    record.last_version = record.last_version.max(decode::<ModelRecord>(after.clone())?.last_version);
+    serde_json::to_value(record).map(Some).map_err(|e| Error::internal("encoding a record").source(e))
+}
+
+/// The model that a record belongs to.
+fn model_of(key: &RecordKey) -> Option<(TenantName, ModelName)> {
+    let name = match key.kind {
+        Kind::Model | Kind::Deployment => key.name.as_str(),
+        Kind::Version => key.name.rsplit_once('/')?.0,
+        Kind::Tenant | Kind::Key | Kind::Collection => return None,
+    };
+    models::parse_name(name).ok().map(|model| (key.tenant.clone(), model))
+}
+
+fn decode<T: DeserializeOwned>(value: Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|e| Error::internal("decoding a record from the audit").source(e))
+}
+
+fn in_the_way(what: String) -> Error {
+    Error::new(Reason::EditConflict, format!("{what}: undo or change that first"))
+}
