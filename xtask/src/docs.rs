@@ -26,9 +26,8 @@ const FIRST_COMMANDS: [&str; 2] = ["make demo", "make test"];
 pub fn check_workspace(workspace: &Workspace) -> Result<Vec<Finding>> {
     let tree = Tree::read(&workspace.root)?;
     let pages: Vec<_> = Reason::ALL.iter().map(|r| reasons::Page::of(*r)).collect();
-    let directories: Vec<_> = workspace.packages.iter().map(|p| p.directory.as_str()).collect();
     let mut findings = reasons::check(&tree, &pages);
-    findings.extend(code_map::check(&tree, &directories));
+    findings.extend(code_map::check(&tree, &workspace.packages));
     findings.extend(sources::check_headers(&tree));
     findings.extend(sources::check_traces(&tree));
     findings.extend(links::check(&tree));

@@ -46,7 +46,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "KEY", hide_short_help = true)]
     pub key: Option<String>,
 
-    /// Write JSON to standard output: the bodies of the admin API, stable between releases
+    /// Write the answer as JSON, in the shape of the admin API
     #[arg(long, global = true)]
     pub json: bool,
 

@@ -135,7 +135,7 @@ pub fn new_pair(passphrase_file: Option<&Path>) -> Result<KeyPair, Failure> {
 }
 
 /// What a plan's own signature says, when there is one.
-pub fn bundle_of<'p>(plan: &'p plinth_client::Plan) -> Result<&'p str, Failure> {
+pub fn bundle_of(plan: &plinth_client::Plan) -> Result<&str, Failure> {
     plan.signature().ok_or_else(|| {
         let message = format!("'{}' holds no {}", plan.root().display(), plan::SIGNATURE_FILE);
         Failure::new(Exit::Unverified, message).next("sign it: `plinth model sign DIR --name NAME --version VERSION --sign-key PEM`")

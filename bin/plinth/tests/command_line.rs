@@ -1,5 +1,7 @@
 //! The binary as its users meet it: help texts, mistakes, exit codes, signing on this machine. No node is needed.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where its own set-up fails")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

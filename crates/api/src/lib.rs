@@ -16,12 +16,43 @@ pub use call::{Call, Context};
 pub use dialect::Dialect;
 pub use services::{Parts, Probe, Services, Settings, Verifier};
 
-use plinth_net::Route;
+use http::Method;
+use plinth_client::wire;
+use plinth_net::{Access, Route};
 
 /// Every route of this release.
 #[must_use]
 pub fn routes(services: &Services) -> Vec<Route<Context>> {
     let mut routes = oip::routes(services);
     routes.extend(admin::routes(services));
+    with_inventory(services, routes)
+}
+
+/// The routes of the admin API alone, for a listener of its own.
+#[must_use]
+pub fn admin_routes(services: &Services) -> Vec<Route<Context>> {
+    with_inventory(services, admin::routes(services))
+}
+
+/// Adds the route that lists them all: what is not on the list does not exist.
+fn with_inventory(services: &Services, mut routes: Vec<Route<Context>>) -> Vec<Route<Context>> {
+    let pattern = "/v1/routes";
+    let mut list: Vec<_> = routes.iter().map(|r| describe(&r.method, r.pattern, r.access)).collect();
+    list.push(describe(&Method::GET, pattern, Access::Admin));
+    let list = std::sync::Arc::new(list);
+    let handler = move |_: Services, _: Call| {
+        let list = list.clone();
+        async move { reply::json(&*list) }
+    };
+    routes.push(call::route(services, Method::GET, pattern, Access::Admin, "admin.routes", handler));
     routes
+}
+
+fn describe(method: &Method, pattern: &str, access: Access) -> wire::RouteInfo {
+    let access = match access {
+        Access::Public => "public",
+        Access::Infer => "infer",
+        Access::Admin => "admin",
+    };
+    wire::RouteInfo { method: method.to_string(), pattern: pattern.to_owned(), access: access.to_owned() }
 }

@@ -14,11 +14,13 @@ pub mod metadata;
 pub mod parameters;
 pub mod request;
 pub mod response;
+mod routes;
 mod scan;
 
 pub use parameters::{Parameter, Parameters};
 pub use request::{InferCall, RequestedOutput, header_length};
 pub use response::{InferReply, InferResult, Labels};
+pub use routes::routes;
 
 /// The header that says how many bytes at the body's beginning are JSON.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";

@@ -2,7 +2,7 @@
 //!
 //! | route | request | answer |
 //! |---|---|---|
-//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/status` · `GET /v1/routes` | | [`Status`] · list of [`RouteInfo`] |
 //! | `GET /v1/models?after=&limit=` | | [`Page`] of [`Model`] |
 //! | `GET /v1/models/{m}` · `PATCH` · `DELETE` | · [`Edit`] · | [`Model`] · [`Model`] · 204 |
 //! | `GET /v1/models/{m}/versions?after=&limit=` | | [`Page`] of [`Version`], newest first |
@@ -407,6 +407,17 @@ pub struct ServedVersion {
     /// Which walls could not be put up, and why.
     #[serde(default)]
     pub sandbox_missing: Vec<String>,
+}
+
+/// A route of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteInfo {
+    /// The HTTP method.
+    pub method: String,
+    /// The path with its parameters in braces.
+    pub pattern: String,
+    /// Who may call it: `public`, `infer` or `admin`.
+    pub access: String,
 }
 
 /// What a node says of itself.

@@ -1,5 +1,7 @@
 //! The client against a small server that answers what each test wants: error mapping, retries, uploads, broken answers.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where its own set-up fails")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

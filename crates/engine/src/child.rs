@@ -23,7 +23,7 @@ use plinth_runtime::{Clock, SystemClock};
 use crate::backend;
 use crate::channel::CHANNEL_FD;
 use crate::channel::child::{Answers, Incoming};
-use crate::channel::frame::FrameError;
+use crate::channel::frame::{self, FrameError};
 use crate::channel::message::{Init, Refusal, StartFailure, ToRunner};
 use crate::sandbox::Sandbox;
 use crate::sandbox::limits::{Baseline, Limits};
@@ -33,6 +33,8 @@ use queue::{Job, Queue};
 const NOT_A_RUNNER: u8 = 64;
 /// The status of a process whose node spoke nonsense (`EX_PROTOCOL`).
 const PROTOCOL: u8 = 76;
+
+const NO_MEMORY: &str = "the inputs do not fit into the memory that the model may use";
 
 /// Runs this process as a runner until the node ends it. The hidden command [`RUNNER_COMMAND`](crate::RUNNER_COMMAND)
 /// calls it before anything else: no thread may be running yet, and nothing may have been read from standard input.
@@ -108,14 +110,18 @@ fn prepare(init: &Init) -> Result<(backend::Loader, crate::SandboxReport), Start
 fn read(incoming: &mut Incoming, init: &Init, queue: &Queue, answers: &Answers) -> Result<u8, FrameError> {
     while let Some((message, payload)) = incoming.receive(init.max_queue_bytes)? {
         match message {
-            ToRunner::Infer(infer) => {
-                let expires = SystemClock.monotonic().saturating_add(Duration::from_micros(infer.deadline_micros));
-                let inputs = crate::channel::frame::tensors(infer.inputs, &payload)?;
-                let job = Job { id: infer.id, inputs, outputs: infer.outputs, expires, bytes: payload.len() as u64 };
-                if !queue.push(job) {
-                    return Err(FrameError::Unexpected);
+            ToRunner::Infer(infer) => match payload {
+                Some(payload) => {
+                    let expires = SystemClock.monotonic().saturating_add(Duration::from_micros(infer.deadline_micros));
+                    let inputs = frame::tensors(infer.inputs, &payload)?;
+                    let job = Job { id: infer.id, inputs, outputs: infer.outputs, expires, bytes: payload.len() as u64 };
+                    if !queue.push(job) {
+                        return Err(FrameError::Unexpected);
+                    }
                 }
-            }
+                // The limit is the model's; a caller with a large input must not be able to end the process with it.
+                None => answers.refuse(infer.id, Refusal::Execution(NO_MEMORY.to_owned()))?,
+            },
             ToRunner::Cancel { id } => {
                 if queue.remove(id) {
                     answers.refuse(id, Refusal::Cancelled)?;

@@ -19,14 +19,3 @@ pub use announce::{Announce, Announcement};
 pub use data_dir::Addresses;
 pub use library::{LibraryNotFound, find_onnxruntime};
 pub use run::{NodeOptions, run};
-
-/// A route of the public API, for documents and for the test that walks them all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteInfo {
-    /// The HTTP method.
-    pub method: String,
-    /// The path with its parameters in braces.
-    pub pattern: &'static str,
-    /// Whether it needs no key.
-    pub public: bool,
-}

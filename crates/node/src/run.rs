@@ -303,7 +303,7 @@ fn edge(config: &Config, services: &Services, keys: Arc<ArcSwap<KeyRing>>, catal
         servers.push(Server::start(listener("metrics", address), Arc::new(service), tasks).context(advice)?);
     }
     if let Some(address) = config.listen.admin {
-        let routes = plinth_api::admin::routes(services);
+        let routes = plinth_api::admin_routes(services);
         servers.push(Server::start(listener("admin", address), gateway(routes)?, tasks).context(advice)?);
     }
     Ok(servers)

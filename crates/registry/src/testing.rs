@@ -18,21 +18,24 @@ use serde_json::Value;
 
 pub use memory::{MemoryMetadata, MemoryObjects};
 
-/// Checks every invariant of the registry; gives one line for each that does not hold.
+/// Checks every invariant of the registry.
 ///
 /// The stores must stand still meanwhile. Reads every stored byte that a version names.
-pub async fn check(metadata: &dyn Metadata, objects: &dyn Objects) -> Vec<String> {
+///
+/// # Errors
+/// One line for each invariant that does not hold.
+pub async fn check(metadata: &dyn Metadata, objects: &dyn Objects) -> Result<(), Vec<String>> {
     let mut report = Report::default();
     let (head, records) = match metadata.read_all().await {
         Ok(all) => all,
-        Err(e) => return vec![format!("the ledger cannot be read: {e}")],
+        Err(e) => return Err(vec![format!("the ledger cannot be read: {e}")]),
     };
     let state = State::read(&records, &mut report);
     state.check_models(&mut report);
     state.check_versions(&mut report);
     state.check_blobs(objects, &mut report).await;
     check_audit(metadata, head, &records, &mut report).await;
-    report.0
+    if report.0.is_empty() { Ok(()) } else { Err(report.0) }
 }
 
 #[derive(Default)]

@@ -18,6 +18,7 @@ pub struct Instance {
     pub(crate) version: VersionNumber,
     pub(crate) content: Digest,
     pub(crate) config: ModelConfig,
+    pub(crate) labels: crate::Labels,
     pub(crate) runner: Runner,
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) outputs: Vec<TensorSpec>,
@@ -61,6 +62,12 @@ impl Instance {
     #[must_use]
     pub const fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The labels of its outputs.
+    #[must_use]
+    pub const fn labels(&self) -> &crate::Labels {
+        &self.labels
     }
 
     /// Its inputs as callers see them: with the batch dimension.

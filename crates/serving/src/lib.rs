@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 mod instance;
+mod labels;
 mod loader;
 pub mod model_config;
 mod reconciler;
@@ -20,6 +21,8 @@ mod table;
 mod wish;
 
 pub use instance::Instance;
+pub use labels::Labels;
+pub use model_config::ModelConfig;
 pub use serving::{InferAnswer, InferRequest, Serving, ServingOptions};
 pub use source::{LocalVersion, VersionRef, VersionSource};
 pub use table::{ModelRow, State, Table, VersionReport, VersionRow};

@@ -45,6 +45,7 @@ impl Loader {
     async fn attempt(&self, version: &VersionRef, deployment: &DeploymentRecord, metrics: ModelMetrics) -> Result<Instance> {
         let local = self.source.fetch(version).await?;
         let wished = read_config(version, deployment, &local).await?;
+        let labels = crate::Labels::read(&wished, &local).await.map_err(|e| labels_error(version, e))?;
         let backend = self.backend(version, &local.files)?;
         let spec = self.runner_spec(version, deployment, local, backend);
         let runner = Runner::start(spec, &self.world, &self.tasks).await.map_err(|e| load_error(version, e))?;
@@ -56,6 +57,7 @@ impl Loader {
             version: version.number,
             content: version.record.content,
             config,
+            labels,
             runner,
             inputs,
             outputs,
@@ -130,6 +132,10 @@ fn refuse(version: &VersionRef, why: &str) -> Error {
 
 fn invalid(version: &VersionRef, error: &Error) -> Error {
     refuse(version, error.public_text())
+}
+
+fn labels_error(version: &VersionRef, error: Error) -> Error {
+    if error.reason() == Reason::Internal { error } else { Error::new(error.reason(), refuse(version, error.public_text()).to_string()) }
 }
 
 fn load_error(version: &VersionRef, error: RunnerError) -> Error {

@@ -183,11 +183,9 @@ impl ModelConfig {
         self.message.input.iter().any(|i| i.name == input && i.optional)
     }
 
-    /// The file of the version with the labels of this output, one a line.
-    #[must_use]
-    pub fn label_file(&self, output: &str) -> Option<ArtifactPath> {
-        let output = self.message.output.iter().find(|o| o.name == output)?;
-        output.label_filename.parse().ok()
+    /// The outputs that have labels, with the file of the version that holds them, one a line.
+    pub fn label_files(&self) -> impl Iterator<Item = (String, ArtifactPath)> {
+        self.message.output.iter().filter_map(|o| Some((o.name.clone(), o.label_filename.parse().ok()?)))
     }
 
     /// The requests to execute, in order, before the model takes traffic; none before [`Self::complete`]. Pure. They are

@@ -77,6 +77,8 @@ impl Slot {
             instance: self.instance.as_ref().map(|(_, i)| i.clone()),
             refusal: self.refusal.clone(),
             restarts: self.restarts,
+            generation: self.generation,
+            loading: self.attempt.is_some(),
         }
     }
 

@@ -47,6 +47,10 @@ pub struct VersionRow {
     pub refusal: Option<(Reason, String)>,
     /// How often its runner was started again after a crash.
     pub restarts: u64,
+    /// The deployment's count of requests to load that this state has taken in.
+    pub generation: u64,
+    /// Whether a load is under way, be it beside an instance that answers.
+    pub loading: bool,
 }
 
 /// A model in the table.

@@ -13,14 +13,14 @@ use crate::tensor::{show, source};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Inputs. VALUE is JSON (a list, nested as deep as the tensor has dimensions; a flat list takes the input's shape),
-or a file: .json, .npy, .png, .jpg, .jpeg; `-` is JSON on standard input. NAME= may be left out when the model has one
+Inputs. VALUE is JSON (a list, nested as deep as the tensor has dimensions; a flat list takes the input's shape), \
+or a file: .json, .npy, .png, .jpg, .jpeg; `-` is JSON on standard input. NAME= may be left out when the model has one \
 input. An input that is given several times becomes a batch. A missing leading batch dimension of 1 is added.
 
 Numbers are converted to the type that the model wants when they fit: integers exactly, floats by rounding.
 
-Images are stretched to the input's size. The shape says where channels are: [C,H,W] or [H,W,C] with 1 or 3 channels,
-[H,W], or [N] with N a square number, each with a batch dimension before it or not. White becomes 1 for floats and 255
+Images are stretched to the input's size. The shape says where channels are: [C,H,W] or [H,W,C] with 1 or 3 channels, \
+[H,W], or [N] with N a square number, each with a batch dimension before it or not. White becomes 1 for floats and 255 \
 for integers, or what --white says; --invert swaps black and white. Other preparation: give a .npy file.
 
 Examples:

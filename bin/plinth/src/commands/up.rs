@@ -13,6 +13,7 @@ use plinth_telemetry::{LogFormat, LogSettings};
 use crate::commands::config::refused;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::reference::nearest;
 
 mod announce;
 
@@ -51,12 +52,15 @@ pub struct Overrides {
 
 fn override_of(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("want SECTION.KEY=VALUE")?;
-    let parts: Vec<&str> = key.split('.').collect();
-    let word = |p: &&str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if parts.len() != 2 || !parts.iter().all(word) {
-        return Err(format!("'{key}' is not the name of a key; `plinth config docs` lists them"));
+    let mut known = plinth_config::keys::all().map(|known| known.path);
+    if known.any(|known| known == key) {
+        return Ok((key.to_owned(), value.to_owned()));
     }
-    Ok((key.to_owned(), value.to_owned()))
+    let near = nearest(key, plinth_config::keys::all().map(|known| known.path));
+    Err(near.map_or_else(
+        || format!("there is no key '{key}'; `plinth config docs` lists them"),
+        |near| format!("there is no key '{key}'; did you mean '{near}'?"),
+    ))
 }
 
 impl Overrides {
@@ -99,8 +103,11 @@ pub fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         .map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(Exit::Failed, format!("the node cannot start its threads: {e}")))?;
-    let options = plinth_node::NodeOptions { dev: args.dev, announce: announce::to(context.output) };
-    runtime.block_on(plinth_node::run(config, options)).map_err(Failure::from)
+    let options = plinth_node::NodeOptions { announce: announce::to(context.output) };
+    runtime.block_on(plinth_node::run(config, options)).map_err(|error| {
+        // The node's texts are for its operator, who is the one at this terminal.
+        Failure::new(Exit::Failed, format!("the node cannot run: {error:#}")).next("`plinth doctor` says what this machine lacks")
+    })
 }
 
 #[cfg(test)]
@@ -110,9 +117,10 @@ mod tests {
     #[test]
     fn overrides_name_a_key() {
         assert_eq!(override_of("listen.http=a=b").unwrap(), ("listen.http".into(), "a=b".into()));
-        for bad in ["listen.http", "listen=1", "a.b.c=1", ".x=1", "a b.c=1", "=1"] {
+        for bad in ["listen.http", "listen=1", "a.b.c=1", ".x=1", "=1"] {
             assert!(override_of(bad).is_err(), "{bad}");
         }
+        assert!(override_of("http.max_conections=7").unwrap_err().contains("'http.max_connections'"));
     }
 
     #[test]
@@ -120,8 +128,8 @@ mod tests {
         let overrides = Overrides { data_dir: Some("/d".into()), set: vec![("http.max_connections".into(), "7".into())], config: None };
         let config = overrides.load().unwrap();
         assert_eq!((config.node.data_dir.to_str(), config.http.max_connections), (Some("/d"), 7));
-        let wrong = Overrides { set: vec![("http.max_conections".into(), "7".into())], ..Overrides::default() };
+        let wrong = Overrides { set: vec![("http.max_connections".into(), "many".into())], ..Overrides::default() };
         let failure = wrong.load().unwrap_err();
-        assert!(failure.message.starts_with("command line http.max_conections: ") && failure.message.contains("max_connections"), "{}", failure.message);
+        assert!(failure.message.starts_with("command line http.max_connections: "), "{}", failure.message);
     }
 }

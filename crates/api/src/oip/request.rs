@@ -1,8 +1,8 @@
 //! An inference request: from one HTTP body to tensors.
 //!
 //! The body is JSON, or JSON followed by the bytes of the inputs that carry `binary_data_size`, in the order of `inputs`
-//! (binary tensor data extension); how long the JSON is then stands in a header. Invariant: a parsed [`InferCall`] has at
-//! least one input, no name twice, and every byte of the body belongs to something.
+//! (binary tensor data extension); how long the JSON is then stands in a header. Invariant: a parsed [`InferCall`] has no
+//! name twice, and every byte of the body belongs to something.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -108,6 +108,12 @@ impl InferCall {
             priority: 0,
             parameters: Parameters::new(),
         })
+    }
+
+    /// Whether an output comes back as binary.
+    #[must_use]
+    pub fn is_binary(&self, output: &str) -> bool {
+        self.outputs.iter().find(|o| o.name == output).map_or(self.default_binary, |o| o.binary)
     }
 
     /// The names of the wished outputs; empty for all.
@@ -217,8 +223,7 @@ impl Draft {
     /// Cuts the bytes after the JSON into the inputs that they belong to, and reads the known parameters.
     fn finish(self, mut rest: Bytes, has_header: bool) -> Result<InferCall, Fault> {
         let malformed = |text: &str| Fault::new(Reason::MalformedRequest, text);
-        let drafts =
-            self.inputs.filter(|i| !i.is_empty()).ok_or_else(|| malformed("a request needs at least one input").under("inputs"))?;
+        let drafts = self.inputs.ok_or_else(|| malformed("malformed request: it has no inputs").under("inputs"))?;
         let mut inputs = Vec::with_capacity(drafts.len());
         for (i, draft) in drafts.into_iter().enumerate() {
             let tensor = draft.into_tensor(&mut rest, has_header).map_err(|e| e.under(format_args!("inputs[{i}]")))?;

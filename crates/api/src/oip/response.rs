@@ -62,7 +62,7 @@ impl InferReply {
         writer.head(&result, call).map_err(broken)?;
         for (i, output) in result.outputs.iter().enumerate() {
             let wish = call.outputs.iter().find(|o| o.name == output.name());
-            let binary = wish.map_or(call.default_binary, |o| o.binary);
+            let binary = call.is_binary(output.name());
             if i > 0 {
                 writer.json.push(b',');
             }

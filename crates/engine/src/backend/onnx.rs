@@ -69,7 +69,7 @@ fn build(library: &Library, model: &[u8], threads: u16) -> ort::Result<Session> 
         .with_env_allocators()?
         .with_device_allocated_initializers()?
         .with_config_entry("session.load_model_format", "ONNX")?
-        .with_log_level(ort::logging::LogLevel::Error)?
+        .with_log_level(ort::logging::LogLevel::Fatal)?
         .commit_from_memory(model)
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use plinth_types::Tensor;
 
-use super::frame::{FrameError, GROWTH, Lengths, Outgoing, PREFIX, decode, encode, payload_length};
+use super::frame::{FrameError, Lengths, Outgoing, PREFIX, decode, encode, payload_length};
 use super::message::{FromRunner, Refusal, StartFailure, TensorHead, ToRunner};
 
 /// The half that reads.
@@ -24,25 +24,33 @@ impl Incoming {
         Self { socket: BufReader::with_capacity(64 << 10, socket) }
     }
 
-    /// Waits for the next message and its payload; `None` when the node has closed the channel.
-    pub(crate) fn receive(&mut self, max_payload: u64) -> Result<Option<(ToRunner, Bytes)>, FrameError> {
+    /// Waits for the next message and its payload; `None` when the node has closed the channel. A payload for which
+    /// there is no memory is skipped and given as `None`.
+    pub(crate) fn receive(&mut self, max_payload: u64) -> Result<Option<(ToRunner, Option<Bytes>)>, FrameError> {
         let mut prefix = [0; PREFIX];
         match self.socket.read(&mut prefix)? {
             0 => return Ok(None),
             n => self.socket.read_exact(prefix.get_mut(n..).unwrap_or_default())?,
         }
         let lengths = Lengths::parse(prefix, max_payload)?;
-        let header = self.read(lengths.header)?;
+        let header = self.read(lengths.header)?.ok_or(FrameError::HeaderLength(lengths.header as u64))?;
         let payload = self.read(lengths.payload)?;
         Ok(Some((decode(&header)?, payload)))
     }
 
-    fn read(&mut self, length: usize) -> Result<Bytes, FrameError> {
-        let mut buffer = Vec::with_capacity(length.min(GROWTH));
-        if (&mut self.socket).take(length as u64).read_to_end(&mut buffer)? < length {
-            return Err(FrameError::Truncated);
+    fn read(&mut self, length: usize) -> Result<Option<Bytes>, FrameError> {
+        let mut rest = (&mut self.socket).take(length as u64);
+        let mut buffer = Vec::new();
+        let read = if buffer.try_reserve_exact(length).is_ok() {
+            rest.read_to_end(&mut buffer)? as u64
+        } else {
+            io::copy(&mut rest, &mut io::sink())?
+        };
+        match read {
+            read if read < length as u64 => Err(FrameError::Truncated),
+            read if read > buffer.len() as u64 => Ok(None),
+            _ => Ok(Some(buffer.into())),
         }
-        Ok(buffer.into())
     }
 }
 

@@ -1,4 +1,5 @@
 //! Runners as processes: the real program, the real sandbox, real deaths.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stop at the first surprise, as the tests do")]
 
 mod faults;
 mod hostile;

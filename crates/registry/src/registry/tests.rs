@@ -76,7 +76,7 @@ impl Setup {
     }
 
     pub async fn sound(&self) {
-        assert_eq!(check(&*self.metadata, &*self.objects).await, Vec::<String>::new());
+        assert_eq!(check(&*self.metadata, &*self.objects).await, Ok(()));
     }
 }
 
@@ -564,7 +564,7 @@ async fn altered_blobs_are_found_by_hashing_again() {
     s.objects.corrupt(&digest, "onE");
     let error = s.registry.rehash_version(s.tenant(), &s.model, n(1)).await.unwrap_err();
     assert_eq!((error.reason(), error.public_text().contains("'model.onnx'")), (Reason::ContentAltered, true));
-    assert_eq!(check(&*s.metadata, &*s.objects).await.len(), 1);
+    assert_eq!(check(&*s.metadata, &*s.objects).await.unwrap_err().len(), 1);
     s.objects.delete(&digest).await.unwrap();
     assert_eq!(reason(s.registry.rehash_version(s.tenant(), &s.model, n(1)).await), Reason::ContentAltered);
 }
@@ -619,7 +619,7 @@ async fn the_checker_sees_each_kind_of_damage() {
         let note = s.registry.full_entry(s.tenant(), Revision(1)).await.unwrap().note;
         let commit = Commit { changes: vec![change], guards: vec![], if_head: None, note };
         plinth_store::Metadata::commit(&*s.metadata, commit).await.unwrap();
-        assert!(!check(&*s.metadata, &*s.objects).await.is_empty(), "{} {name}", kind.as_str());
+        assert!(check(&*s.metadata, &*s.objects).await.is_err(), "{} {name}", kind.as_str());
     }
     let version = s.registry.version(s.tenant(), &s.model, n(1)).await.unwrap();
     assert_eq!(version.record.state, VersionState::Active);

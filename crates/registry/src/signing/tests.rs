@@ -198,7 +198,7 @@ fn a_permission_is_for_one_place_and_by_one_key() {
 
 #[test]
 fn no_single_flipped_bit_is_ever_accepted() {
-    let (key, files) = (key(1), files());
+    let (key, files) = (key(1), [file("m", b"w")]);
     let bundle = sign("m", &files, Some(&binding()), &key).unwrap();
     let trusted = [key.public()];
     for at in 0..bundle.len() {

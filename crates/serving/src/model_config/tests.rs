@@ -68,8 +68,7 @@ fn reads_what_people_write() {
     assert_eq!(config.version_policy(), Some(VersionPolicy::Specific(vec!["1".parse().unwrap(), "3".parse().unwrap()])));
     assert!(config.response_cache() && config.dynamic_batching());
     assert!(config.is_optional("mask") && !config.is_optional("x"));
-    assert_eq!(config.label_file("y").unwrap().as_str(), "labels.txt");
-    assert_eq!(config.label_file("label"), None);
+    assert_eq!(config.label_files().collect::<Vec<_>>(), [("y".to_owned(), "labels.txt".parse().unwrap())]);
     let inputs = [spec("x", DataType::Fp32, &[-1, 4]), spec("names", DataType::Bytes, &[-1, -1]), spec("mask", DataType::Bool, &[-1, 4])];
     assert_eq!(config.metadata_inputs(), inputs);
     assert_eq!(config.metadata_outputs(), [spec("y", DataType::Fp32, &[-1, 10])], "a configuration may show fewer outputs");

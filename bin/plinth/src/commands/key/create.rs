@@ -19,7 +19,7 @@ pub struct Args {
     role: Role,
 
     /// A word about who has it
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     description: String,
 
     /// Refuse it after this time, such as 90d or 12h

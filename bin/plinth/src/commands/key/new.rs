@@ -10,7 +10,7 @@ use crate::{files, signing};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The private key signs (`plinth model push --sign-key`); keep it where nodes are not. The public key goes into the
+The private key signs (`plinth model push --sign-key`); keep it where nodes are not. The public key goes into the \
 configuration of the nodes (`signing.trusted_keys`). The PyPI package `model-signing` accepts both.")]
 pub struct Args {
     /// The files are PREFIX.pem (private, mode 0600) and PREFIX.pub.pem

@@ -7,7 +7,7 @@ use crate::reference::{ModelRef, with_suggestion};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What is served or has an alias is refused. The files stay until `plinth gc`, and until then `plinth model undo` brings the
+What is served or has an alias is refused. The files stay until `plinth gc`, and until then `plinth model undo` brings the \
 version back.
 
 Examples:

@@ -30,7 +30,7 @@ pub struct Args {
     expect: Option<VersionNumber>,
 
     /// A word for the audit
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     comment: String,
 
     #[command(flatten)]

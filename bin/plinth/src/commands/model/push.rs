@@ -16,8 +16,8 @@ use crate::signing::KeyArgs;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-All files of the directory become the version's, but for what begins with `.git` at its top and for `model.sig`, which is
-taken as its signature. Links and special files are refused. Contents that the node has already are not sent again. Pushing
+All files of the directory become the version's, but for what begins with `.git` at its top and for `model.sig`, which is \
+taken as its signature. Links and special files are refused. Contents that the node has already are not sent again. Pushing \
 the same files again makes no new version.
 
 Examples:
@@ -33,7 +33,7 @@ pub struct Args {
     name: ModelName,
 
     /// A word about this version
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     description: String,
 
     /// A tag on this version; may be given several times

@@ -22,7 +22,7 @@ pub struct Args {
     model: ModelName,
 
     /// A word for the audit
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     comment: String,
 
     #[command(flatten)]

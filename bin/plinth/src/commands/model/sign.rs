@@ -15,7 +15,7 @@ use crate::signing::{KeyArgs, Signer};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-With --name and --version, DIR is signed as that version and the signature is written to DIR/model.sig, which the next
+With --name and --version, DIR is signed as that version and the signature is written to DIR/model.sig, which the next \
 `plinth model push` takes along. Without them, TARGET is a version on the node, and the signature is attached to it.
 
 The signature follows OpenSSF Model Signing 1.0; the PyPI package `model-signing` accepts it.

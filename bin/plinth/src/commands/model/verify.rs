@@ -15,8 +15,8 @@ use crate::table::{Cell, Table, Tone};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-With --public-key, TARGET is a directory on this machine, and its model.sig is held against its files. Without, the node
-hashes the stored files of a version again and judges it by the keys that it trusts; without a version, the champion, else
+With --public-key, TARGET is a directory on this machine, and its model.sig is held against its files. Without, the node \
+hashes the stored files of a version again and judges it by the keys that it trusts; without a version, the champion, else \
 the newest.
 
 Examples:

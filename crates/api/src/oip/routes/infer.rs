@@ -10,9 +10,9 @@ use plinth_types::{Error, Result};
 use super::version;
 use crate::Services;
 use crate::call::Call;
+use crate::oip::HEADER_LENGTH;
 use crate::oip::request::{InferCall, header_length};
 use crate::oip::response::{InferReply, InferResult};
-use crate::oip::HEADER_LENGTH;
 
 /// JSON above this size, in bytes, is read and written on a blocking thread: some milliseconds of work.
 const INLINE_JSON: usize = 256 << 10;

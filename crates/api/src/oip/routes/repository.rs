@@ -163,7 +163,8 @@ pub async fn unload(services: Services, call: Call) -> Result<Response> {
 
 /// There is one repository; Triton too answers so for a named one.
 pub async fn named(_services: Services, _call: Call) -> Result<Response> {
-    Err(Error::new(Reason::NotImplemented, "named repositories are not implemented; leave the repository out of the path").field("repository"))
+    Err(Error::new(Reason::NotImplemented, "named repositories are not implemented; leave the repository out of the path")
+        .field("repository"))
 }
 
 #[cfg(test)]

@@ -47,7 +47,8 @@ impl Library {
 fn create(path: &Path) -> Result<Environment, String> {
     let builder = ort::init_from(path).map_err(|error| error.to_string())?;
     let environment = builder.with_name("plinth").with_telemetry(false).build().map_err(|error| error.to_string())?;
-    environment.set_log_level(LogLevel::Error);
+    // Its errors come back as statuses; what it would print of them beside is noise.
+    environment.set_log_level(LogLevel::Fatal);
     share_arena(&environment).map_err(|error| error.to_string())?;
     Ok(environment)
 }

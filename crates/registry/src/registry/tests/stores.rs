@@ -34,7 +34,7 @@ impl Stores {
     }
 
     async fn sound(&self) {
-        assert_eq!(check(&*self.metadata, &*self.objects).await, Vec::<String>::new());
+        assert_eq!(check(&*self.metadata, &*self.objects).await, Ok(()));
     }
 }
 
