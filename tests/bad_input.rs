@@ -41,7 +41,8 @@ fn input(extra: &str) -> String {
 }
 
 fn cases() -> Vec<Case> {
-    let nested = format!(r#"{{"inputs":[{{"name":"x","shape":[1,2],"datatype":"FP32","data":{}1{}}}]}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let nested =
+        format!(r#"{{"inputs":[{{"name":"x","shape":[1,2],"datatype":"FP32","data":{}1{}}}]}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let binary = |header: &str, length: &str, tail: &[u8]| {
         let mut body = header.as_bytes().to_vec();
         body.extend_from_slice(tail);
@@ -62,7 +63,12 @@ fn cases() -> Vec<Case> {
         case("negative dimension", input(r#""shape":[-1,2],"datatype":"FP32","data":[1,2]"#), 400, "shape"),
         case("overflowing shape", input(r#""shape":[9223372036854775807,9223372036854775807],"datatype":"FP32","data":[1]"#), 400, "shape"),
         case("a billion elements in a hundred bytes", input(r#""shape":[1000000000],"datatype":"FP32","data":[1]"#), 400, "inputs[0]"),
-        case("a million dimensions", input(&format!(r#""shape":[{}1],"datatype":"FP32","data":[1]"#, "1,".repeat(1_000_000))), 400, "shape"),
+        case(
+            "a million dimensions",
+            input(&format!(r#""shape":[{}1],"datatype":"FP32","data":[1]"#, "1,".repeat(1_000_000))),
+            400,
+            "shape",
+        ),
         case("NaN", input(r#""shape":[1,2],"datatype":"FP32","data":[1,NaN]"#), 400, ""),
         case("a number too large for its type", input(r#""shape":[1,2],"datatype":"UINT8","data":[1,256]"#), 400, "data"),
         case("a string for a number", input(r#""shape":[1,2],"datatype":"FP32","data":[1,"2"]"#), 400, "data"),
@@ -70,9 +76,24 @@ fn cases() -> Vec<Case> {
         case("deep nesting", nested, 400, ""),
         case("missing tensor", r#"{"inputs":[]}"#, 400, "expected 1 inputs but got 0 inputs for model 'x'"),
         case("unknown tensor", r#"{"inputs":[{"name":"y","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#, 400, "'y'"),
-        case("a tensor twice", r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]},{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#, 400, "x"),
-        case("unknown output", r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}],"outputs":[{"name":"z"}]}"#, 400, "'z'"),
-        case("an output twice", r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}],"outputs":[{"name":"y"},{"name":"y"}]}"#, 400, "y"),
+        case(
+            "a tensor twice",
+            r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]},{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#,
+            400,
+            "x",
+        ),
+        case(
+            "unknown output",
+            r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}],"outputs":[{"name":"z"}]}"#,
+            400,
+            "'z'",
+        ),
+        case(
+            "an output twice",
+            r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}],"outputs":[{"name":"y"},{"name":"y"}]}"#,
+            400,
+            "y",
+        ),
         Case { name: "header length past the end", ..binary(header, "100000", &[0; 8]) },
         Case { name: "header length is no number", ..binary(header, "many", &[0; 8]) },
         Case { name: "header length too short", ..binary(header, "10", &[0; 8]) },
@@ -84,7 +105,10 @@ fn cases() -> Vec<Case> {
         Case { headers: vec![("content-encoding", "gzip".into())], ..case("not gzip at all", "{}", 400, "") },
         Case { headers: vec![("content-encoding", "br".into())], ..case("unknown encoding", "{}", 501, "br") },
         Case { path: "/v2/models/nobody/infer", ..case("unknown model", "{}", 404, "Request for unknown model: 'nobody' is not found") },
-        Case { path: "/v2/models/x/versions/9/infer", ..case("unknown version", floats(&[1.0, 2.0]).to_string(), 404, "version 9 is not found") },
+        Case {
+            path: "/v2/models/x/versions/9/infer",
+            ..case("unknown version", floats(&[1.0, 2.0]).to_string(), 404, "version 9 is not found")
+        },
         Case { path: "/v2/models/x/versions/0/infer", ..case("version zero", "{}", 400, "version") },
         Case { path: "/v2/models/x/versions/-1/infer", ..case("negative version", "{}", 400, "version") },
         Case { path: "/v2/models/..%2f..%2fetc%2fpasswd/infer", ..case("path tricks", "{}", 400, "name") },
@@ -179,7 +203,12 @@ async fn bad_pushes_are_refused_with_a_reason() {
         ("two paths that differ by case", json!({"files": [file("a", 3), file("A", 3)]}), 422, "invalid_resource"),
         ("a file that is a directory", json!({"files": [file("a", 3), file("a/b", 3)]}), 422, "invalid_resource"),
         ("a lie about the size", json!({"files": [file("a", 4)]}), 422, ""),
-        ("a blob that is not there", json!({"files": [{"path": "a", "size": 1, "digest": plinth_types::Digest::of(b"z").to_string()}]}), 404, "blob_not_found"),
+        (
+            "a blob that is not there",
+            json!({"files": [{"path": "a", "size": 1, "digest": plinth_types::Digest::of(b"z").to_string()}]}),
+            404,
+            "blob_not_found",
+        ),
         ("not a digest", json!({"files": [{"path": "a", "size": 3, "digest": "sha256:../../x"}]}), 400, "malformed_request"),
         ("an unknown field", json!({"files": [file("a", 3)], "fils": 1}), 400, "malformed_request"),
         ("a signature that is none", json!({"files": [file("a", 3)], "signature": "{}"}), 422, "signature_invalid"),

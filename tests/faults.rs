@@ -85,7 +85,8 @@ async fn a_promotion_that_dies_anywhere_is_done_or_not_done() {
 async fn a_migration_that_dies_anywhere_goes_on_at_the_next_start() {
     for point in points("migrate.") {
         for pass in ["1", "2"] {
-            let mut node = Node::prepare(NodeOptions::dev().set("testing.crash_point", &format!("{point:?}")).set("testing.crash_pass", pass));
+            let mut node =
+                Node::prepare(NodeOptions::dev().set("testing.crash_point", &format!("{point:?}")).set("testing.crash_pass", pass));
             node.spawn();
             assert!(killed(node.wait_end().await), "{point} {pass}\n{}", node.log());
             node.set("testing.crash_point", "\"\"");
@@ -116,7 +117,10 @@ async fn a_killed_runner_costs_its_requests_and_less_than_two_seconds() {
     assert!(answer.json::<Value>().await.unwrap()["error"].as_str().unwrap().contains("died"));
     assert_eq!(infer(&node, "bystander", &floats(&[1.0])).await.0, 200, "nobody else is hurt");
 
-    eventually("it answers again", Duration::from_secs(2), async || (infer(&node, "victim", &command("delay 0ms")).await.0 == 200).then_some(())).await;
+    eventually("it answers again", Duration::from_secs(2), async || {
+        (infer(&node, "victim", &command("delay 0ms")).await.0 == 200).then_some(())
+    })
+    .await;
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     let after = models::served(&node, "victim", 1).await.unwrap();
     assert_ne!(after.pid, Some(pid));

@@ -107,7 +107,7 @@ fn prepare(case: &Case, plan: &Plan, to: &Path) -> Result<()> {
         return Ok(());
     }
     let shape = [Dim::Any, Dim::Fixed(case.shape[1] as u64)];
-    std::fs::write(to.join("model.onnx"), onnx_model::identity(case.input, "y", DataType::Fp32, &shape))?;
+    std::fs::write(to.join("model.onnx"), onnx_model::identity(DataType::Fp32, &shape))?;
     Ok(())
 }
 

@@ -40,7 +40,7 @@ pub fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 
 /// An ONNX model whose output `y` is its input `x`.
 pub fn identity(datatype: DataType, dims: &[Dim]) -> tempfile::TempDir {
-    directory(&[("model.onnx", &onnx_model::identity("x", "y", datatype, dims))])
+    directory(&[("model.onnx", &onnx_model::identity(datatype, dims))])
 }
 
 /// A model that misbehaves on demand. Different `mark`s make different versions.
@@ -108,7 +108,10 @@ pub fn floats(values: &[f32]) -> Value {
 
 /// The body that gives a villain a command.
 pub fn command(text: &str) -> Value {
-    json!({"inputs": [{"name": "command", "datatype": "BYTES", "shape": [1], "data": [text]}]})
+    json!({"inputs": [
+        {"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]},
+        {"name": "command", "datatype": "BYTES", "shape": [1], "data": [text]},
+    ], "outputs": [{"name": "x"}]})
 }
 
 /// The labelled images of the digits example.

@@ -1,6 +1,6 @@
 //! A node as a child process in a directory of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -61,10 +61,6 @@ impl Node {
 
     pub fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
-    }
-
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
     }
 
     pub fn pid(&self) -> u32 {

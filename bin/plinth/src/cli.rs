@@ -143,7 +143,8 @@ mod tests {
             ("plinth model push d --name n --promote", Some("champion")),
             ("plinth model push d --name n --promote canary", Some("canary")),
         ] {
-            let Command::Model(commands::model::Args { command: commands::model::Command::Push(push) }) = parse(line).unwrap().command else {
+            let Command::Model(commands::model::Args { command: commands::model::Command::Push(push) }) = parse(line).unwrap().command
+            else {
                 panic!("{line}")
             };
             assert_eq!(push.promote.as_ref().map(|a| a.as_str()), aliases);

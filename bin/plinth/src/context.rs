@@ -44,7 +44,8 @@ impl Context {
     /// The file with kept keys.
     pub fn credentials(&self) -> Result<Credentials, Failure> {
         let path = self.settings.credentials.clone();
-        path.map(Credentials::at).ok_or_else(|| Failure::new(Exit::Failed, "there is no home directory to keep keys in").next("give the key in PLINTH_KEY"))
+        path.map(Credentials::at)
+            .ok_or_else(|| Failure::new(Exit::Failed, "there is no home directory to keep keys in").next("give the key in PLINTH_KEY"))
     }
 
     /// A client with the key that belongs to the node.

@@ -34,7 +34,8 @@ pub fn create(path: &Path, text: &[u8], mode: u32) -> Result<(), Failure> {
     let written = opened.and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()));
     written.map_err(|e| match e.kind() {
         std::io::ErrorKind::AlreadyExists => {
-            Failure::new(Exit::Conflict, format!("'{}' is there already and is not overwritten", path.display())).next("choose another name")
+            Failure::new(Exit::Conflict, format!("'{}' is there already and is not overwritten", path.display()))
+                .next("choose another name")
         }
         _ => Failure::new(Exit::Failed, format!("'{}' cannot be written: {e}", path.display())),
     })

@@ -42,7 +42,8 @@ impl Output {
         if !self.json {
             return self.print(&people());
         }
-        let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(Exit::Failed, format!("the answer cannot be written as JSON: {e}")))?;
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|e| Failure::new(Exit::Failed, format!("the answer cannot be written as JSON: {e}")))?;
         self.print(&text)
     }
 

@@ -1,4 +1,4 @@
-//! Progress bars on standard error: only when it is a terminal, gone when the work is done.
+//! Progress bars on standard error: only when it is a terminal and the work is worth it, gone when the work is done.
 
 use std::time::Duration;
 
@@ -6,50 +6,64 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::Output;
 
+/// Less than this is over before a bar can be read.
+const WORTH_A_BAR: u64 = 4 << 20;
+
 /// A bar that counts bytes; draws nothing where nobody watches. Cheap to clone.
 #[derive(Clone)]
-pub struct Progress(ProgressBar);
+pub struct Progress {
+    bar: ProgressBar,
+    watched: bool,
+}
 
 impl Progress {
     pub fn bytes(output: Output, what: &'static str) -> Self {
-        let target = if output.draws_progress() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(0), target).with_message(what);
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden()).with_message(what);
         let template = "{msg:>9} {bar:30.cyan/dim} {binary_bytes:>10} of {binary_total_bytes}  {binary_bytes_per_sec:>12}  {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━━─"));
         }
-        Self(bar)
+        Self { bar, watched: output.draws_progress() }
     }
 
     /// Something that takes a while and has no measure.
     pub fn spinner(output: Output, what: &'static str) -> Self {
-        let target = if output.draws_progress() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let watched = output.draws_progress();
+        let target = if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target).with_message(what);
+        if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}") {
+            bar.set_style(style);
+        }
         bar.enable_steady_tick(Duration::from_millis(120));
-        Self(bar)
+        Self { bar, watched }
     }
 
     pub fn of(&self, done: u64, total: u64) {
-        self.0.set_length(total);
-        self.0.set_position(done);
+        if self.bar.length() != Some(total) {
+            self.total(total);
+        }
+        self.bar.set_position(done);
     }
 
     pub fn total(&self, total: u64) {
-        self.0.set_length(total);
+        self.bar.set_length(total);
+        if self.watched && total >= WORTH_A_BAR {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
     }
 
     pub fn done(&self, done: u64) {
-        self.0.set_position(done);
+        self.bar.set_position(done);
     }
 
     pub fn message(&self, what: &'static str) {
-        self.0.set_message(what);
+        self.bar.set_message(what);
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         // An error leaves early; its text must not stand beside a half-drawn bar.
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

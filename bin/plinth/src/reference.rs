@@ -87,7 +87,7 @@ pub async fn with_suggestion(error: Error, client: &Client, model: &ModelName) -
     let mut failure = Failure::from(error);
     if missing {
         // Only a help: when the list cannot be had, the first error stands as it is.
-        let names = client.models(&Paging { after: None, limit: Some(1000) }).await.map(|page| page.items).unwrap_or_default();
+        let names = client.models(&Paging::default()).await.map(|page| page.items).unwrap_or_default();
         if let Some(near) = nearest(model.as_str(), names.iter().map(|m| m.name.as_str())) {
             failure.next.insert(0, format!("did you mean '{near}'?"));
         }

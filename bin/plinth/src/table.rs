@@ -107,6 +107,8 @@ impl Table {
 
     fn line(&self, cells: &[Cell], widths: &[usize]) -> String {
         let mut line = String::new();
+        // Empty cells at the end would only leave spaces behind.
+        let cells = &cells[..cells.iter().rposition(|cell| !cell.text.is_empty()).map_or(0, |last| last + 1)];
         for (c, cell) in cells.iter().enumerate() {
             let pad = widths[c].saturating_sub(cell.text.width());
             let right = self.header.get(c).is_some_and(|h| h.ends_with('#'));

@@ -168,7 +168,9 @@ fn problem_advice(refusal: &Refusal) -> Vec<String> {
     let problem = &refusal.problem;
     let mut advice = Vec::new();
     match (problem.status, problem.reason.as_str()) {
-        (401, _) => advice.push("give a key with `--key`, in PLINTH_KEY, or once with `plinth login`; `plinth up` printed the first one".to_owned()),
+        (401, _) => {
+            advice.push("give a key with `--key`, in PLINTH_KEY, or once with `plinth login`; `plinth up` printed the first one".to_owned())
+        }
         (403, _) => advice.push("this needs a key with the role admin; `plinth key create` makes one".to_owned()),
         (_, "model_not_found") => advice.push("`plinth model list` shows what there is".to_owned()),
         (_, "version_not_found" | "alias_not_found") => advice.push("`plinth model show NAME` lists versions and aliases".to_owned()),

@@ -25,8 +25,8 @@ pub use blobs::{BlobSource, BlobUpload};
 pub use client::{Client, Options, Paging};
 pub use error::Error;
 pub use plan::Plan;
-pub use push::{Push, PushEvent, Pushed};
 pub use plinth_config::Secret;
+pub use push::{Push, PushEvent, Pushed};
 
 /// A result of this client.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

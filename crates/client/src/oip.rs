@@ -203,7 +203,8 @@ fn decode(body: &Bytes, header_length: Option<usize>) -> Result<InferResponse, S
             (None, Some(data)) => json::bytes(output.datatype, data).map_err(|what| of(&what))?.into(),
             _ => return Err(of("has neither data nor binary data")),
         };
-        let tensor = Tensor::new(output.name.clone(), output.datatype, output.shape, data).map_err(|e| of(&format!("does not hold together: {e}")))?;
+        let tensor = Tensor::new(output.name.clone(), output.datatype, output.shape, data)
+            .map_err(|e| of(&format!("does not hold together: {e}")))?;
         outputs.push(tensor);
     }
     if !rest.is_empty() {

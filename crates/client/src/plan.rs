@@ -166,8 +166,7 @@ impl Plan {
         }
         let signature = walk.signature.map(|path| read_signature(&path, limits.signature)).transpose()?;
         let mut progress = Progress { done: 0, total: walk.bytes };
-        let mut plan =
-            Self { root: directory.to_owned(), files: Vec::new(), stamps: Vec::new(), signature, skipped: walk.skipped };
+        let mut plan = Self { root: directory.to_owned(), files: Vec::new(), stamps: Vec::new(), signature, skipped: walk.skipped };
         for (path, stamp) in walk.files {
             plan.files.push(hash(directory, path, stamp, &mut progress, on_progress)?);
             plan.stamps.push(stamp);
@@ -244,10 +243,10 @@ impl<'a> Walk<'a> {
         };
         for entry in fs::read_dir(directory).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let name = entry.file_name().into_string().map_err(|name| Error::Path {
-                path: format!("{prefix}{}", name.display()),
-                source: ParsePathError::Character,
-            })?;
+            let name = entry
+                .file_name()
+                .into_string()
+                .map_err(|name| Error::Path { path: format!("{prefix}{}", name.display()), source: ParsePathError::Character })?;
             if prefix.is_empty() && name.starts_with(".git") {
                 self.skipped.push(name);
                 continue;
@@ -258,8 +257,7 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, full: &Path, relative: &str) -> Result<(), Error> {
-        let path: ArtifactPath =
-            relative.parse().map_err(|source| Error::Path { path: crate::client::printable(relative), source })?;
+        let path: ArtifactPath = relative.parse().map_err(|source| Error::Path { path: crate::client::printable(relative), source })?;
         let meta = fs::symlink_metadata(full).map_err(|source| Error::Read { path: full.to_owned(), source })?;
         if meta.is_symlink() {
             return Err(Error::Link(relative.to_owned()));
@@ -299,7 +297,13 @@ fn read_signature(path: &Path, limit: ByteSize) -> Result<String, Error> {
     Ok(text)
 }
 
-fn hash(root: &Path, path: ArtifactPath, stamp: Stamp, progress: &mut Progress, on_progress: &dyn Fn(Progress)) -> Result<wire::File, Error> {
+fn hash(
+    root: &Path,
+    path: ArtifactPath,
+    stamp: Stamp,
+    progress: &mut Progress,
+    on_progress: &dyn Fn(Progress),
+) -> Result<wire::File, Error> {
     let full = path.under(root);
     let failed = |source| Error::Read { path: full.clone(), source };
     let mut file = File::open(&full).map_err(failed)?;

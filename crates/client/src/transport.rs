@@ -120,7 +120,8 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()).map(Duration::from_secs);
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()).map(Duration::from_secs);
         // The status alone is an answer: an error text that cannot be read must not hide it.
         let body = self.read(response, MAX_ERROR).await.unwrap_or_default();
         match problem(status, &body) {

@@ -100,7 +100,11 @@ impl Server {
     }
 }
 
-async fn answer(request: Request<Incoming>, handler: Arc<Handler>, requests: Arc<Mutex<Vec<Seen>>>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+async fn answer(
+    request: Request<Incoming>,
+    handler: Arc<Handler>,
+    requests: Arc<Mutex<Vec<Seen>>>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let header = |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
     let mut seen = Seen {
         line: format!("{} {}", request.method(), request.uri()),
@@ -235,7 +239,11 @@ async fn nobody_there_says_how_to_start_somebody() {
 
 #[tokio::test]
 async fn truncated_and_garbled_answers_are_interruptions() {
-    let answers: [&[u8]; 3] = [b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"version\":", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\n{", b"SSH-2.0-x\r\n"];
+    let answers: [&[u8]; 3] = [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"version\":",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\n{",
+        b"SSH-2.0-x\r\n",
+    ];
     for bytes in answers {
         let server = Server::raw(Some(bytes)).await;
         let error = server.client().status().await.unwrap_err();
@@ -265,7 +273,8 @@ async fn a_silent_server_ends_a_request_and_an_upload() {
 #[tokio::test]
 async fn an_upload_announces_its_length_reports_progress_and_may_be_repeated() {
     let bytes = Bytes::from((0..1_000_000u32).map(|n| n as u8).collect::<Vec<_>>());
-    let server = Server::start(|_, before| if before == 0 { json(503, &problem(503, "over_capacity", true)) } else { reply(201, "") }).await;
+    let server =
+        Server::start(|_, before| if before == 0 { json(503, &problem(503, "over_capacity", true)) } else { reply(201, "") }).await;
     let progress = Arc::new(Mutex::new(Vec::new()));
     let reports = progress.clone();
     let (digest, source) = (Digest::of(&bytes), BlobSource::Bytes(bytes.clone()));

@@ -31,7 +31,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Requests at a time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
 
-/// Resets that a peer may provoke before its connection is ended (rapid reset, "made you reset").
+/// Resets that a peer may provoke before its connection is ended ("made you reset"). Against its own resets ("rapid
+/// reset") h2's default of 20 that were not looked at yet stands.
 const MAX_RESETS: usize = 64;
 
 /// How long a connection may take to end in order once it was asked to because it was idle.
@@ -154,7 +155,6 @@ fn http2_builder<S>(shared: &Shared<S>) -> http2::Builder<Spawner> {
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(shared.limits.max_header_bytes.0).unwrap_or(u32::MAX))
         .max_local_error_reset_streams(MAX_RESETS)
-        .max_pending_accept_reset_streams(MAX_RESETS)
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
         .max_send_buf_size(256 << 10)

@@ -48,6 +48,15 @@ pub fn objects(config: &Config, data_dir: &Path) -> Result<ObjectsOptions> {
     Ok(options)
 }
 
+/// How old another process's unfinished garbage collection must be before this node finishes it: a SQLite ledger has no
+/// other process, on PostgreSQL one may just be slow.
+pub fn takeover(config: &Config) -> std::time::Duration {
+    match &config.metadata.url {
+        plinth_config::MetadataUrl::Sqlite(_) => std::time::Duration::ZERO,
+        plinth_config::MetadataUrl::Postgres(_) => std::time::Duration::from_secs(600),
+    }
+}
+
 /// Reads the trusted keys. Blocking.
 pub fn trust(config: &Config) -> Result<TrustPolicy> {
     let settings = &config.signing;

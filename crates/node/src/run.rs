@@ -12,7 +12,7 @@ use plinth_cluster::{Keeper, KeeperOptions, Snapshot, SnapshotFile, View};
 use plinth_config::{AuthMode, Config};
 use plinth_gateway::{Authentication, Gateway, MetricsService};
 use plinth_identity::KeyRing;
-use plinth_net::{ListenerConfig, Server};
+use plinth_net::{ConnectionLimits, ListenerConfig, Server};
 use plinth_registry::{FloorBook, Registry};
 use plinth_runtime::{CrashPoints, OnEnd, ShutdownList, TaskGroup, World};
 use plinth_serving::{Serving, State};
@@ -34,6 +34,9 @@ pub struct NodeOptions {
     pub announce: Announce,
 }
 
+/// The most connections on the metrics and on the admin listener.
+const SIDE_CONNECTIONS: usize = 64;
+
 /// How long the last steps of the end may take, each.
 const LAST_STEP: Duration = Duration::from_secs(5);
 
@@ -49,7 +52,7 @@ pub async fn run(config: Config, options: NodeOptions) -> Result<()> {
     let tasks = TaskGroup::new("node");
     let node = Node::start(&config, &data, &world, &tasks, started).await?;
     node.tell(&config, &data, &options.announce)?;
-    announce_ready(&node, &world, &tasks, options.announce, started).await;
+    announce_ready(&node, &config, &world, &tasks, (options.announce, started)).await;
     node.stop(&config, &data, &world, &tasks).await
 }
 
@@ -66,19 +69,31 @@ struct Node {
     services: Services,
     serving: TaskGroup,
     servers: Vec<Server>,
-    first_key: Option<String>,
+    first_start: FirstStart,
+}
+
+/// What came of the things that a node does once in its life.
+enum FirstStart {
+    /// They are done, now or earlier; a key that was made now.
+    Done(Option<String>),
+    /// The ledger is away; they are done when it is back.
+    Later(Arc<Registry>),
 }
 
 impl Node {
     async fn start(config: &Config, data: &DataDir, world: &World, tasks: &TaskGroup, started: Duration) -> Result<Self> {
         let catalogue = Arc::new(Catalogue::new(BuildInfo { version: env!("CARGO_PKG_VERSION"), commit: option_env!("PLINTH_COMMIT").unwrap_or("unknown") }));
         let policy = options::trust(config)?;
+        if config.listen.grpc.is_some() {
+            tracing::debug!("listen.grpc is accepted; this release does not serve gRPC yet");
+        }
 
         // Stores first; a ledger that is away does not hold the start.
         let metadata: Arc<dyn Metadata> = Ledger::open(options::metadata(config, data.path())?, world, tasks).await.context("the ledger cannot be opened")?;
         let objects: Arc<dyn Objects> = objects::open(&options::objects(config, data.path())?, world).await.context("the object store cannot be opened")?;
-        let registry = Arc::new(Registry::new(metadata.clone(), objects.clone(), world.clone()));
-        let first_key = first_start(&registry, world, config).await?;
+        let registry = Registry::new(metadata.clone(), objects.clone(), world.clone()).takeover_after(options::takeover(config));
+        let registry = Arc::new(registry);
+        let first_start = first_start(&registry, world, config).await?;
 
         // The snapshot, and what lives from it alone.
         let file = SnapshotFile::new(data.path().to_owned(), world.crash.clone());
@@ -109,7 +124,7 @@ impl Node {
             stopping: Arc::new(AtomicBool::new(false)),
         });
         let servers = edge(config, &services, keys, &catalogue, world, tasks)?;
-        Ok(Self { metadata, services, serving: serving_tasks, servers, first_key })
+        Ok(Self { metadata, services, serving: serving_tasks, servers, first_start })
     }
 
     fn address(&self, index: usize) -> Option<String> {
@@ -121,7 +136,7 @@ impl Node {
         let http = self.address(0).unwrap_or_default();
         let metrics = config.listen.metrics.and_then(|_| self.address(1));
         let admin = config.listen.admin.and_then(|_| self.servers.last()).map(|s| s.local_addr().to_string());
-        if let Some(key) = &self.first_key {
+        if let FirstStart::Done(Some(key)) = &self.first_start {
             announce(Announcement::AdminKey(key.clone()));
         }
         let open = config.auth.mode == AuthMode::Open;
@@ -176,11 +191,18 @@ impl Node {
 }
 
 /// Waits for the end: a signal, or a part that must live and does not.
-async fn announce_ready(node: &Node, world: &World, tasks: &TaskGroup, announce: Announce, started: Duration) {
+async fn announce_ready(node: &Node, config: &Config, world: &World, tasks: &TaskGroup, (announce, started): (Announce, Duration)) {
     let serving = node.services.serving.clone();
     let clock = world.clock.clone();
     let announce = Arc::new(announce);
     let teller = announce.clone();
+    if let FirstStart::Later(registry) = &node.first_start {
+        let work = finish_first_start(registry.clone(), world.clone(), config.auth.mode == AuthMode::Keys, announce.clone());
+        let stop = tasks.cancelled().clone();
+        tasks.spawn("first start", OnEnd::Ignore, async move {
+            tokio::select! { () = stop.cancelled() => {}, () = work => {} }
+        });
+    }
     tasks.spawn("announce ready", OnEnd::Ignore, async move {
         let settled = serving.wait_until(Duration::from_secs(3600), |table| table.settled.then(|| table.report())).await;
         if let Some(report) = settled {
@@ -203,11 +225,23 @@ async fn announce_ready(node: &Node, world: &World, tasks: &TaskGroup, announce:
     }
 }
 
-async fn first_start(registry: &Registry, world: &World, config: &Config) -> Result<Option<String>> {
+async fn first_start(registry: &Arc<Registry>, world: &World, config: &Config) -> Result<FirstStart> {
     match bootstrap::prepare(registry, world, config.auth.mode == AuthMode::Keys).await {
-        Ok(key) => Ok(key),
-        Err(error) if bootstrap::may_wait(error.reason()) => Ok(None),
+        Ok(key) => Ok(FirstStart::Done(key)),
+        Err(error) if bootstrap::may_wait(error.reason()) => Ok(FirstStart::Later(registry.clone())),
         Err(error) => Err(anyhow::Error::new(error).context("preparing the ledger")),
+    }
+}
+
+/// Does the first start's work as soon as the ledger is there.
+async fn finish_first_start(registry: Arc<Registry>, world: World, with_keys: bool, announce: Arc<Announce>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match bootstrap::prepare(&registry, &world, with_keys).await {
+            Ok(key) => return key.into_iter().for_each(|key| announce(Announcement::AdminKey(key))),
+            Err(error) if bootstrap::may_wait(error.reason()) => {}
+            Err(error) => return tracing::error!(%error, cause = error.log_text(), "the ledger cannot be prepared"),
+        }
     }
 }
 
@@ -293,6 +327,8 @@ fn edge(config: &Config, services: &Services, keys: Arc<ArcSwap<KeyRing>>, catal
         gateway.map(Arc::new).context("the table of routes")
     };
     let listener = |name, address| ListenerConfig { name, address, limits, metrics: catalogue.listener(name) };
+    // Scrapers and operators are few; the descriptors belong to the callers of models.
+    let side = |name, address| ListenerConfig { limits: ConnectionLimits { max_connections: SIDE_CONNECTIONS, ..limits }, ..listener(name, address) };
     let advice = "another program has the port; stop it, or choose another address in [listen]";
 
     let public = if config.listen.admin.is_some() { plinth_api::oip::routes(services) } else { plinth_api::routes(services) };
@@ -300,11 +336,11 @@ fn edge(config: &Config, services: &Services, keys: Arc<ArcSwap<KeyRing>>, catal
     if let Some(address) = config.listen.metrics {
         let probe = services.clone();
         let service = MetricsService::new(catalogue.clone(), world.clone(), move || probe.ready());
-        servers.push(Server::start(listener("metrics", address), Arc::new(service), tasks).context(advice)?);
+        servers.push(Server::start(side("metrics", address), Arc::new(service), tasks).context(advice)?);
     }
     if let Some(address) = config.listen.admin {
         let routes = plinth_api::admin_routes(services);
-        servers.push(Server::start(listener("admin", address), gateway(routes)?, tasks).context(advice)?);
+        servers.push(Server::start(side("admin", address), gateway(routes)?, tasks).context(advice)?);
     }
     Ok(servers)
 }

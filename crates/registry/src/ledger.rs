@@ -188,10 +188,12 @@ impl Ledger {
             subject: label.subject,
             comment: label.comment,
         };
+        let (action, subject) = (note.action.clone(), note.subject.clone());
         let commit = Commit { changes: draft.changes, guards: draft.guards, if_head: draft.if_head, note };
         let committed = tokio::time::timeout(DEADLINE, self.metadata.commit(commit)).await.map_err(|_| late("committing"))?;
         match committed {
             Ok(revision) => {
+                tracing::info!(revision = revision.0, tenant = %label.tenant, actor = actor.id, action, subject, "registry changed");
                 self.head.send_if_modified(|head| {
                     let newer = revision > *head;
                     *head = revision.max(*head);

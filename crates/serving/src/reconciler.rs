@@ -34,6 +34,7 @@ const RETIRE_GRACE: Duration = Duration::from_secs(30);
 const PARALLEL_LOADS: usize = 2;
 
 /// What happens outside and must be taken in.
+#[allow(clippy::large_enum_variant, reason = "an event is moved once, through a bounded channel")]
 pub(crate) enum Event {
     /// An attempt to load ended.
     Loaded { key: ModelKey, version: VersionNumber, ticket: Ticket, result: Result<Instance> },

@@ -75,6 +75,13 @@ impl TinyDisk {
         self.directory.path()
     }
 
+    /// Turns writing off or on again, as a kernel does when a disk fails.
+    pub(crate) fn read_only(&self, on: bool) {
+        let mode = if on { "remount,ro" } else { "remount,rw" };
+        let output = Command::new("mount").args(["-o", mode]).arg(self.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
     /// Fills all that is left, and gives the file that does it.
     pub(crate) fn fill(&self) -> PathBuf {
         let ballast = self.path().join("ballast");

@@ -85,7 +85,9 @@ async fn ask(args: &Args, client: &Client) -> Result<InferResponse, Failure> {
     let inputs = source::tensors(&args.inputs, &metadata.inputs, pixels)?;
     if let Some(name) = args.outputs.iter().find(|name| metadata.outputs.iter().all(|o| o.name() != *name)) {
         let names: Vec<_> = metadata.outputs.iter().map(|o| o.name()).collect();
-        return Err(Failure::new(Exit::NotFound, format!("the model has no output '{name}'")).next(format!("it gives {}", names.join(", "))));
+        return Err(
+            Failure::new(Exit::NotFound, format!("the model has no output '{name}'")).next(format!("it gives {}", names.join(", ")))
+        );
     }
     let request = InferRequest { id: args.id.clone(), inputs, outputs: args.outputs.clone(), ..InferRequest::default() };
     Ok(client.infer(&args.model, version, &request).await?)

@@ -20,6 +20,7 @@ mod sign;
 mod unalias;
 mod undo;
 mod verify;
+mod wait;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -137,7 +137,7 @@ mod tests {
         access      open: everybody on this machine may do everything (--dev)
 
         MODEL   VERSION  STATE            ENGINE              RESTARTS   PID  REASON
-        digits        1  ready (default)  onnxruntime 1.24.4         2  4711  
+        digits        1  ready (default)  onnxruntime 1.24.4         2  4711
         digits        1  failed           onnxruntime 1.24.4         2     -  the graph is truncated
 
         digits@1 runs without: network namespace: not permitted

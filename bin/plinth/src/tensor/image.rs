@@ -51,7 +51,11 @@ pub fn parse(file: &[u8], spec: &TensorSpec, pixels: Pixels) -> Result<Elements,
     }
     let decoded = decode(file)?;
     let (height, width) = size(layout, &decoded)?;
-    let scaled = if (decoded.width(), decoded.height()) == (width, height) { decoded } else { decoded.resize_exact(width, height, FilterType::Triangle) };
+    let scaled = if (decoded.width(), decoded.height()) == (width, height) {
+        decoded
+    } else {
+        decoded.resize_exact(width, height, FilterType::Triangle)
+    };
     let convert = Convert::new(spec.datatype(), pixels);
     let (shape, values) = lay_out(layout, &scaled, &convert);
     let shape = if batched { std::iter::once(1).chain(shape).collect() } else { shape };
@@ -102,7 +106,9 @@ fn size(layout: Layout, image: &DynamicImage) -> Result<(u32, u32), String> {
     };
     let side = |dim: Dim, own: u32| match dim {
         Dim::Any => Ok(own),
-        Dim::Fixed(n) => u32::try_from(n).ok().filter(|n| (1..=MAX_SIDE).contains(n)).ok_or_else(|| format!("cannot be scaled to a side of {n}")),
+        Dim::Fixed(n) => {
+            u32::try_from(n).ok().filter(|n| (1..=MAX_SIDE).contains(n)).ok_or_else(|| format!("cannot be scaled to a side of {n}"))
+        }
     };
     Ok((side(h, image.height())?, side(w, image.width())?))
 }
@@ -182,7 +188,9 @@ mod tests {
     #[test]
     fn grey_inputs_flat_and_not() {
         let grey = png(GrayImage::from_raw(2, 2, vec![0, 51, 102, 255]).unwrap());
-        for (shape, sent) in [(&[-1, 4][..], &[1, 4][..]), (&[4], &[4]), (&[2, 2], &[2, 2]), (&[-1, 2, 2], &[1, 2, 2]), (&[1, 1, 2, 2], &[1, 1, 2, 2])] {
+        for (shape, sent) in
+            [(&[-1, 4][..], &[1, 4][..]), (&[4], &[4]), (&[2, 2], &[2, 2]), (&[-1, 2, 2], &[1, 2, 2]), (&[1, 1, 2, 2], &[1, 1, 2, 2])]
+        {
             let tensor = tensor(&grey, DataType::Uint8, shape, Pixels::default());
             assert_eq!((tensor.shape().dims(), &tensor.data()[..]), (sent, &[0, 51, 102, 255][..]), "{shape:?}");
         }

@@ -110,7 +110,9 @@ mod tests {
     #[test]
     fn what_holds_together_only_by_chance_is_refused() {
         let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
-        for bad in ["", "nul", "null", "[null]", "[[1,2],[3]]", "[[1],2,3]", "[1,[2]]", "[[],[1]]", "{}", r#"{"shape":[3],"data":[1]}"#, &deep] {
+        for bad in
+            ["", "nul", "null", "[null]", "[[1,2],[3]]", "[[1],2,3]", "[1,[2]]", "[[],[1]]", "{}", r#"{"shape":[3],"data":[1]}"#, &deep]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(parse(r#"{"shape":[18446744073709551615,2],"data":[1]}"#).is_err());

@@ -124,7 +124,8 @@ impl Kind {
     fn texts(&self, data: &[u8]) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         for element in data.chunks_exact(self.size) {
-            let text = if self.letter == 'S' { element.to_vec() } else { letters(element).ok_or("has a text that is not Unicode")?.into_bytes() };
+            let text =
+                if self.letter == 'S' { element.to_vec() } else { letters(element).ok_or("has a text that is not Unicode")?.into_bytes() };
             // Short texts are filled up with zeros.
             let length = text.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
             push_byte_element(&mut out, &text[..length]).map_err(|e| e.to_string())?;
@@ -192,7 +193,8 @@ mod tests {
 
     #[test]
     fn hostile_files_are_refused() {
-        let plain = |descr: &str, shape: &str| npy(&format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"), b"12345678");
+        let plain =
+            |descr: &str, shape: &str| npy(&format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"), b"12345678");
         assert!(parse(&plain("'<f8'", "(1,)")).is_ok());
         for bad in [
             Vec::new(),

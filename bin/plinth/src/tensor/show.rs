@@ -99,14 +99,22 @@ pub fn json(response: &InferResponse) -> Value {
 fn value(datatype: DataType, scalar: Scalar) -> Value {
     match scalar {
         Scalar::Bool(value) => value.into(),
-        Scalar::Integer(number) => i64::try_from(number).map(Value::from).or_else(|_| u64::try_from(number).map(Value::from)).unwrap_or_default(),
+        Scalar::Integer(number) => {
+            i64::try_from(number).map(Value::from).or_else(|_| u64::try_from(number).map(Value::from)).unwrap_or_default()
+        }
         Scalar::Float(number) => {
             // A float of four bytes has its own shortest form; widened it would show digits that it does not have.
             let shortest = match datatype {
                 DataType::Fp64 => number,
                 _ => (number as f32).to_string().parse().unwrap_or(number),
             };
-            let word = if number.is_nan() { "NaN" } else if number > 0.0 { "Infinity" } else { "-Infinity" };
+            let word = if number.is_nan() {
+                "NaN"
+            } else if number > 0.0 {
+                "Infinity"
+            } else {
+                "-Infinity"
+            };
             if number.is_finite() { shortest.into() } else { word.into() }
         }
         Scalar::Bytes(bytes) => match String::from_utf8(bytes) {

@@ -47,7 +47,9 @@ pub(super) fn data(tensor: &Tensor) -> Result<Value, String> {
         DataType::Fp16 | DataType::Bf16 => Err(format!("is {}, which JSON cannot carry", tensor.datatype())),
         DataType::Bytes => tensor
             .byte_elements()
-            .map(|e| std::str::from_utf8(e).map(Value::from).map_err(|_| "holds bytes that are not text, which JSON cannot carry".to_owned()))
+            .map(|e| {
+                std::str::from_utf8(e).map(Value::from).map_err(|_| "holds bytes that are not text, which JSON cannot carry".to_owned())
+            })
             .collect(),
     };
     list.map(Value::Array)

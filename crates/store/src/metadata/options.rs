@@ -49,6 +49,7 @@ impl MetadataUrl {
     /// One for each rule; see [`ParseMetadataUrlError`].
     pub fn parse(text: &str, data_dir: &Path) -> Result<Self, ParseMetadataUrlError> {
         if let Some(path) = text.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path); // some write sqlite:///absolute/path
             let path = if path.is_empty() { data_dir.join("metadata.sqlite") } else { PathBuf::from(path) };
             return Ok(Self::Sqlite(path));
         }
@@ -156,6 +157,8 @@ mod tests {
     fn both_schemes_are_understood() {
         assert_eq!(parse("sqlite:"), Ok(MetadataUrl::Sqlite("/data/metadata.sqlite".into())));
         assert_eq!(parse("sqlite:a/b.db"), Ok(MetadataUrl::Sqlite("a/b.db".into())));
+        assert_eq!(parse("sqlite:/a/b.db"), Ok(MetadataUrl::Sqlite("/a/b.db".into())));
+        assert_eq!(parse("sqlite:///a/b.db"), Ok(MetadataUrl::Sqlite("/a/b.db".into())));
         for good in ["postgres://u@h/d", "postgresql://u:p@h:5433/d", "postgres://u@h/d?sslmode=verify-full&sslrootcert=/c.pem"] {
             assert!(matches!(parse(good), Ok(MetadataUrl::Postgres(_))), "{good}");
         }

@@ -64,6 +64,8 @@ pub(super) async fn connect(url: &PostgresUrl, options: &MetadataOptions, world:
 fn connect_options(url: &PostgresUrl, options: &MetadataOptions) -> Result<PgConnectOptions, sqlx::Error> {
     let url = url.as_url();
     let mut connect = PgConnectOptions::from_url(url)?.port(url.port().unwrap_or(5432)).application_name("plinth");
+    // A line for each statement drowns what matters; the registry logs each commit once.
+    connect = connect.disable_statement_logging();
     // What the address does not say, the driver would take from the environment, and only `config` reads that.
     if url.password().is_none() {
         connect = connect.password("");

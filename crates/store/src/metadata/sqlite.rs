@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use plinth_runtime::World;
 use sqlx::pool::PoolOptions;
+use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 
 use super::ledger::{Driver, SqlMetadata, within};
@@ -58,7 +59,9 @@ pub(super) async fn connect(path: &Path, options: &MetadataOptions, world: &Worl
         }
     })?;
 
+    // A line for each statement drowns what matters; the registry logs each commit once.
     let connect = SqliteConnectOptions::new()
+        .disable_statement_logging()
         .filename(path)
         .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)

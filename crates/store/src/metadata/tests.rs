@@ -9,6 +9,7 @@ use serde_json::json;
 use super::*;
 
 mod kill;
+mod model;
 mod postgres;
 mod sqlite;
 

@@ -42,6 +42,7 @@ impl ObjectsUrl {
     /// One for each rule; see [`ParseObjectsUrlError`].
     pub fn parse(text: &str, data_dir: &Path) -> Result<Self, ParseObjectsUrlError> {
         if let Some(path) = text.strip_prefix("file:") {
+            let path = path.strip_prefix("//").unwrap_or(path); // some write file:///absolute/path
             return Ok(Self::File(if path.is_empty() { data_dir.join("objects") } else { PathBuf::from(path) }));
         }
         let rest = text.strip_prefix("s3://").ok_or(ParseObjectsUrlError::Scheme)?;
@@ -147,6 +148,7 @@ mod tests {
         let s3 = |bucket: &str, prefix: &str| Ok(ObjectsUrl::S3 { bucket: bucket.into(), prefix: prefix.into() });
         assert_eq!(parse("file:"), Ok(ObjectsUrl::File("/data/objects".into())));
         assert_eq!(parse("file:/x"), Ok(ObjectsUrl::File("/x".into())));
+        assert_eq!(parse("file:///x"), Ok(ObjectsUrl::File("/x".into())));
         assert_eq!(parse("s3://models"), s3("models", ""));
         assert_eq!(parse("s3://models/"), s3("models", ""));
         assert_eq!(parse("s3://models/a/b_c/"), s3("models", "a/b_c"));

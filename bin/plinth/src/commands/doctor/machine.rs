@@ -38,7 +38,8 @@ pub fn data_dir(path: &Path) -> Finding {
         Ok(()) if there == path || path.exists() => Finding::good("data_directory", format!("'{shown}' can be written")),
         Ok(()) => Finding::good("data_directory", format!("'{shown}' will be made")),
         Err(error) => {
-            let remedy = format!("give it to the user who runs the node, or set node.data_dir; now '{}' belongs to somebody else", there.display());
+            let remedy =
+                format!("give it to the user who runs the node, or set node.data_dir; now '{}' belongs to somebody else", there.display());
             Finding::bad("data_directory", format!("'{shown}' cannot be written: {error}"), remedy)
         }
     }

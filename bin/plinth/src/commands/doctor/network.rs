@@ -42,7 +42,11 @@ async fn listener(check: &'static str, address: SocketAddr, is_node: bool) -> Fi
             let remedy = format!("end what listens there, or `plinth up --set listen.http={}:PORT`", address.ip());
             Finding::bad(check, format!("{address} is in use, and not by a node"), remedy)
         }
-        Err(error) => Finding::bad(check, format!("{address} cannot be listened on: {error}"), "set an address of this machine and a port that this user may use"),
+        Err(error) => Finding::bad(
+            check,
+            format!("{address} cannot be listened on: {error}"),
+            "set an address of this machine and a port that this user may use",
+        ),
     }
 }
 
@@ -65,7 +69,8 @@ async fn node_answers(address: SocketAddr) -> bool {
 pub async fn postgres(config: &Config) -> Option<Finding> {
     let MetadataUrl::Postgres(secret) = &config.metadata.url else { return None };
     let remedy = "start it, or mend metadata.url";
-    let Some(place) = Url::parse(secret.expose()).ok().and_then(|url| Some((url.host_str()?.to_owned(), url.port().unwrap_or(5432)))) else {
+    let Some(place) = Url::parse(secret.expose()).ok().and_then(|url| Some((url.host_str()?.to_owned(), url.port().unwrap_or(5432))))
+    else {
         return Some(Finding::bad("postgresql", "metadata.url names no host", remedy));
     };
     // The place alone: the address may hold a password.

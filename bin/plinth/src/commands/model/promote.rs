@@ -4,6 +4,7 @@ use plinth_client::{Client, wire};
 use plinth_types::{AliasName, ModelName, VersionNumber};
 
 use super::list::aliases;
+use super::wait::until_served;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::reference::{VersionRef, with_suggestion};
@@ -35,6 +36,10 @@ pub struct Args {
 
     #[command(flatten)]
     key: KeyArgs,
+
+    /// Come back only when the version answers, or has failed
+    #[arg(long)]
+    wait: bool,
 }
 
 /// Moves the alias.
@@ -49,10 +54,14 @@ pub fn run(args: &Args, context: &Context) -> Result<(), Failure> {
             None => None,
         };
         let to = wire::MoveAlias { version, expect: args.expect, permission, comment: args.comment.clone() };
-        match client.move_alias(name, &args.alias, &to).await {
-            Ok(model) => Ok(model),
-            Err(error) => Err(with_suggestion(error, &client, name).await),
+        let model = match client.move_alias(name, &args.alias, &to).await {
+            Ok(model) => model,
+            Err(error) => return Err(with_suggestion(error, &client, name).await),
+        };
+        if args.wait {
+            until_served(&client, name, version, context.output).await?;
         }
+        Ok(model)
     })?;
     context.output.answer(&model, || format!("{}: {}", model.name, aliases(&model)))
 }

@@ -7,6 +7,7 @@ use plinth_client::plan::Limits;
 use plinth_client::{Client, Plan, Push, PushEvent, Pushed};
 use plinth_types::{AliasName, ByteSize, Label, ModelName, VersionNumber};
 
+use super::wait::until_served;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -46,6 +47,10 @@ pub struct Args {
     /// Move an alias to the version at once
     #[arg(long, value_name = "ALIAS", num_args = 0..=1, default_missing_value = "champion")]
     pub promote: Option<AliasName>,
+
+    /// Come back only when the version answers, or has failed
+    #[arg(long, requires = "promote")]
+    wait: bool,
 }
 
 /// Hashes, signs, uploads and registers.
@@ -70,7 +75,11 @@ pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
             push.signature = Some(signer.sign(&args.name, number, plan.files())?);
             push.expect_number = Some(number);
         }
-        upload(&client, &args.name, &plan, push, context.output).await
+        let pushed = upload(&client, &args.name, &plan, push, context.output).await?;
+        if args.wait {
+            until_served(&client, &args.name, pushed.version.number, context.output).await?;
+        }
+        Ok(pushed)
     })?;
     context.output.answer(&pushed.version, || render(&pushed))
 }
@@ -102,7 +111,11 @@ async fn upload(client: &Client, model: &ModelName, plan: &Plan, push: Push, out
     client.push(model, plan, push, on_event).await.map_err(|error| {
         let raced = signed && error.status() == Some(409);
         let failure = Failure::from(error);
-        if raced { failure.next("push again: the signature names the version's number, which somebody else was given meanwhile") } else { failure }
+        if raced {
+            failure.next("push again: the signature names the version's number, which somebody else was given meanwhile")
+        } else {
+            failure
+        }
     })
 }
 

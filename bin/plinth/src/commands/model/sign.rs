@@ -53,9 +53,10 @@ struct Signed {
 
 /// Signs.
 pub fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    let signer = args.key.load()?.ok_or_else(|| {
-        Failure::usage("signing needs a private key").next("name it with `--sign-key PEM`; `plinth key new` makes one")
-    })?;
+    let signer = args
+        .key
+        .load()?
+        .ok_or_else(|| Failure::usage("signing needs a private key").next("name it with `--sign-key PEM`; `plinth key new` makes one"))?;
     match (&args.name, args.version) {
         (Some(name), Some(version)) => directory(args, &signer, name, version, context),
         _ => on_the_node(args, &signer, context),
@@ -71,7 +72,12 @@ fn directory(args: &Args, signer: &Signer, name: &ModelName, version: VersionNum
     files::replace(&signature, bundle.as_bytes(), 0o644)?;
     let signed = Signed { signature, signer: signer.fingerprint(), files: plan.files().len() };
     context.output.answer(&signed, || {
-        format!("signed {} files as {name}@{version}\nsignature  {}\nsigner     {}", signed.files, signed.signature.display(), signed.signer)
+        format!(
+            "signed {} files as {name}@{version}\nsignature  {}\nsigner     {}",
+            signed.files,
+            signed.signature.display(),
+            signed.signer
+        )
     })
 }
 

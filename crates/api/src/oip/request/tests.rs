@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::oip::parameters::Parameter;
+use plinth_types::DataType;
 
 fn parse(json: &str) -> Result<InferCall, Error> {
     InferCall::parse(&Bytes::copy_from_slice(json.as_bytes()), None)
@@ -212,10 +214,10 @@ fn bad_requests_are_refused_by_place() {
         (r#"{"inputs":[1]}"#, "inputs[0]", "expected an object"),
         (&format!(r#"{{"inputs":[{one}]}} x"#), "", "expected the end of the JSON text"),
         (&format!(r#"{{"inputs":[{one}],"inputs":[{one}]}}"#), "inputs", "given twice"),
-        (&format!(r#"{{"inputs":[{one},{one}]}}"#), "inputs[1].name", "the input is given twice"),
+        (&format!(r#"{{"inputs":[{one},{one}]}}"#), "inputs[1].name", "the input 'x' is given twice"),
         (&format!(r#"{{"inputs":[{}]}}"#, one.replace("\"x\"", "\"\"")), "inputs[0]", "a tensor name has 1 to 256 bytes"),
         (&format!(r#"{{"id":7,"inputs":[{one}]}}"#), "id", "expected a string"),
-        (&format!(r#"{{"inputs":[{one}],"outputs":[{{"name":"y"}},{{"name":"y"}}]}}"#), "outputs[1].name", "asked for twice"),
+        (&format!(r#"{{"inputs":[{one}],"outputs":[{{"name":"y"}},{{"name":"y"}}]}}"#), "outputs[1].name", "'y' is asked for twice"),
         (&format!(r#"{{"inputs":[{one}],"outputs":[{{}}]}}"#), "outputs[0].name", "the output has no name"),
         (
             &format!(r#"{{"inputs":[{one}],"outputs":[{{"name":"y","parameters":{{"binary_data":1}}}}]}}"#),

@@ -231,6 +231,18 @@ async fn a_disk_that_is_full_at_the_start_says_so() {
 }
 
 #[tokio::test]
+async fn a_disk_that_cannot_be_written_is_refused_and_not_harmed() {
+    let Some(disk) = TinyDisk::mount("4m") else { return };
+    let path = disk.path().join("ledger");
+    open_file(&path).await.close().await;
+    // No file is open for writing here, or the kernel would not let the disk become read-only.
+    disk.read_only(true);
+    assert!(matches!(open(&options(&path), &World::real()).await.err(), Some(MetadataError::Unavailable { .. })));
+    disk.read_only(false);
+    check_works(&*open_file(&path).await).await;
+}
+
+#[tokio::test]
 async fn two_that_migrate_at_once_take_turns() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("ledger");
