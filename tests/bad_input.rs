@@ -103,7 +103,7 @@ fn cases() -> Vec<Case> {
         Case { name: "a size that lies", ..binary(&header.replace(":8}", ":4}"), &length, &[0; 4]) },
         Case { headers: vec![("content-encoding", "gzip".into())], ..case("gzip bomb", bomb, 413, "MiB") },
         Case { headers: vec![("content-encoding", "gzip".into())], ..case("not gzip at all", "{}", 400, "") },
-        Case { headers: vec![("content-encoding", "br".into())], ..case("unknown encoding", "{}", 501, "br") },
+        Case { headers: vec![("content-encoding", "br".into())], ..case("unknown encoding", "{}", 501, "gzip") },
         Case { path: "/v2/models/nobody/infer", ..case("unknown model", "{}", 404, "Request for unknown model: 'nobody' is not found") },
         Case {
             path: "/v2/models/x/versions/9/infer",
@@ -112,7 +112,6 @@ fn cases() -> Vec<Case> {
         Case { path: "/v2/models/x/versions/0/infer", ..case("version zero", "{}", 400, "version") },
         Case { path: "/v2/models/x/versions/-1/infer", ..case("negative version", "{}", 400, "version") },
         Case { path: "/v2/models/..%2f..%2fetc%2fpasswd/infer", ..case("path tricks", "{}", 400, "name") },
-        Case { path: "/v2/models/%2e%2e/infer", ..case("dots", "{}", 400, "name") },
         Case { path: "/v2/models/x%00y/infer", ..case("a NUL", "{}", 400, "name") },
         Case { path: "/v2/models/%252e%252e/infer", ..case("encoded twice", "{}", 400, "name") },
         Case { path: "/v2/nothing", ..case("unknown path", "{}", 404, "") },
@@ -228,6 +227,31 @@ async fn bad_pushes_are_refused_with_a_reason() {
         assert_eq!(answer.status(), 400, "{path}");
     }
     assert_eq!(node.get("/v1/models/m").send().await.unwrap().status(), 404, "nothing of all that made a model");
+}
+
+#[tokio::test]
+async fn paths_that_a_polite_client_would_not_send_are_refused() {
+    let node = node_with_identity().await;
+    let address = node.http.trim_start_matches("http://").to_owned();
+    let cases = [
+        ("/v2/models/%2e%2e/infer", "400"),
+        ("/v2/models/../../etc/passwd", "404"),
+        ("/v2/models/..%5c..%5cx/infer", "400"),
+        ("/v2/models/%ff%fe/infer", "400"),
+        ("/v2/models/%zz/infer", "400"),
+        ("/v1/models/x/versions/1/files/..%2f..%2f..%2fetc%2fpasswd", "400"),
+        ("/v1/models/x/versions/1/files/../../../etc/passwd", "400"),
+        ("/v1/blobs/../../etc/passwd", "404"),
+    ];
+    for (path, status) in cases {
+        let method = if path.starts_with("/v2") { "POST" } else { "GET" };
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+        assert!(!answer.contains("root:"), "{path}");
+    }
 }
 
 #[tokio::test]

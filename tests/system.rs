@@ -2,7 +2,15 @@
 //!
 //! One test program, so that it links once; a module for each kind of test. Every test starts its
 //! own node in its own directory on ports that the system chooses, and ends the processes that it started.
-#![allow(missing_docs, clippy::expect_used, reason = "test code")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "test code: its helpers fail by panicking, and it has no World that would hand in clock and tasks"
+)]
 
 mod support;
 
@@ -10,3 +18,5 @@ mod bad_input;
 mod clients;
 mod e2e;
 mod faults;
+mod remote;
+mod trust;

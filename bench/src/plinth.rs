@@ -1,64 +1,120 @@
-//! A Plinth node as a child process, with the models of the table pushed and promoted.
+//! A Plinth node as a child process: its home, which outlives it, and the node itself.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use plinth_client::{Client, Options, Secret};
+use plinth_engine::testing::onnx_model;
+use plinth_types::{DataType, Dim};
+use rustix::process::Signal;
+use serde_json::Value;
 
-/// A node that was started for the measurement. Dropping it kills it.
+use crate::process;
+use crate::setup::Setup;
+
+/// How long a start and an end may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A directory with a configuration, the data of a node, its log and its admin key.
+pub struct Home {
+    directory: tempfile::TempDir,
+    binary: PathBuf,
+    key: Option<String>,
+}
+
+impl Home {
+    /// An empty home. Keys are on and everything else is as it is by default, but for the ports.
+    pub fn new(setup: &Setup) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let config = format!(
+            "[node]\ndata_dir = {:?}\n[listen]\nhttp = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n[engine]\nonnxruntime = {:?}\n",
+            directory.path().join("data"),
+            setup.onnxruntime.canonicalize().context("ONNX Runtime's library is not there; `make setup` fetches it")?
+        );
+        std::fs::write(directory.path().join("plinth.toml"), config)?;
+        let binary = setup.plinth.canonicalize().context("the binary is not there; `make build` makes it")?;
+        Ok(Self { directory, binary, key: None })
+    }
+
+    /// Starts a node and returns as soon as it says where it listens.
+    pub fn start(&mut self) -> Result<Node> {
+        let log = std::fs::File::create(self.path("log"))?;
+        let mut command = Command::new(&self.binary);
+        command.arg("up").arg("--config").arg(self.path("plinth.toml"));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let started = Instant::now();
+        let child = command.spawn().context("starting plinth")?;
+        let mut node = Node { child, started, http: String::new(), key: String::new(), binary: self.binary.clone() };
+        node.http = self.until("node.json", || self.address(node.child.id()))?;
+        let key = match self.key.take() {
+            Some(key) => key,
+            None => self.until("the admin key", || self.printed_key())?,
+        };
+        self.key = Some(key.clone());
+        node.key = key;
+        Ok(node)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn until<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> Result<T> {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if let Some(found) = look() {
+                return Ok(found);
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        bail!("waited in vain for {what}; the node said:\n{}", std::fs::read_to_string(self.path("log")).unwrap_or_default())
+    }
+
+    fn address(&self, pid: u32) -> Option<String> {
+        let file: Value = serde_json::from_slice(&std::fs::read(self.path("data/node.json")).ok()?).ok()?;
+        // A node that was killed leaves its file behind.
+        (file["pid"].as_u64() == Some(u64::from(pid))).then(|| Some(format!("http://{}", file["http"].as_str()?)))?
+    }
+
+    fn printed_key(&self) -> Option<String> {
+        let log = std::fs::read_to_string(self.path("log")).ok()?;
+        let mut words = log.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        words.find(|word| word.starts_with("plinth_") && word.len() > 40).map(str::to_owned)
+    }
+}
+
+/// A running node. Dropping it kills it.
 pub struct Node {
     child: Child,
-    directory: tempfile::TempDir,
+    /// When its program was executed.
+    pub started: Instant,
     pub http: String,
     pub key: String,
     binary: PathBuf,
 }
 
 impl Node {
-    /// Starts a node with keys on, as a user would have it.
-    pub fn start(binary: &Path, library: &Path) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let data = directory.path().join("data");
-        let config = format!(
-            "[node]\ndata_dir = {data:?}\n[listen]\nhttp = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n[engine]\nonnxruntime = {library:?}\n[log]\nlevel = \"warn\"\n"
-        );
-        std::fs::write(directory.path().join("plinth.toml"), config)?;
-        let log = std::fs::File::create(directory.path().join("log"))?;
-        let child = Command::new(binary)
-            .arg("up")
-            .arg("--config")
-            .arg(directory.path().join("plinth.toml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("starting plinth")?;
-        let mut node = Self { child, directory, http: String::new(), key: String::new(), binary: binary.to_owned() };
-        node.wait(&data)?;
-        Ok(node)
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
-    fn wait(&mut self, data: &Path) -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < end {
-            let addresses = std::fs::read(data.join("node.json")).ok().and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
-            let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-            let key = log.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).find(|w| w.starts_with("plinth_") && w.len() == 88);
-            if let (Some(addresses), Some(key)) = (addresses, key) {
-                self.http = format!("http://{}", addresses["http"].as_str().context("no address")?);
-                key.clone_into(&mut self.key);
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        bail!("the node did not start: {}", std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default())
+    pub fn infer_url(&self, model: &str) -> String {
+        format!("{}/v2/models/{model}/infer", self.http)
     }
 
-    /// Pushes a directory as a model and waits until it answers.
-    pub fn push(&self, name: &str, directory: &Path) -> Result<()> {
+    pub fn client(&self) -> Result<Client> {
+        Ok(Client::new(&self.http, Some(Secret::new(self.key.clone())), Options::default())?)
+    }
+
+    /// Pushes a directory as a version of a model and waits until it answers, if it is promoted.
+    pub fn push(&self, name: &str, directory: &Path, promote: bool) -> Result<()> {
         let mut push = Command::new(&self.binary);
-        push.args(["model", "push"]).arg(directory).args(["--name", name, "--promote"]);
+        push.args(["model", "push"]).arg(directory).args(["--name", name]);
+        if promote {
+            push.args(["--promote", "--wait"]);
+        }
         push.env("PLINTH_SERVER", &self.http).env("PLINTH_KEY", &self.key);
         let output = push.output()?;
         if !output.status.success() {
@@ -67,12 +123,24 @@ impl Node {
         Ok(())
     }
 
-    /// Resident memory of the node process in MiB.
-    pub fn resident_mib(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib / 1024.0)
+    /// The process that holds the model's default version.
+    pub async fn runner(&self, model: &str) -> Result<u32> {
+        let status = self.client()?.status().await?;
+        let served = status.models.iter().find(|served| served.model.as_str() == model && served.default);
+        served.and_then(|served| served.pid).with_context(|| format!("{model} is not served"))
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(mut self) -> Result<()> {
+        process::send(self.pid(), Signal::TERM)?;
+        let end = Instant::now() + PATIENCE;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > end {
+                bail!("the node did not end");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 }
 
@@ -81,4 +149,20 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes a version of the digits model into a directory, under another name if need be.
+pub fn digits(setup: &Setup, version: &str, name: &str, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    let from = setup.models.join(version);
+    std::fs::copy(from.join("model.onnx"), to.join("model.onnx")).with_context(|| format!("copying version {version} of digits"))?;
+    let config = std::fs::read_to_string(from.join("config.pbtxt"))?;
+    Ok(std::fs::write(to.join("config.pbtxt"), config.replace("name: \"digits\"", &format!("name: \"{name}\"")))?)
+}
+
+/// Writes a model into a directory that returns its one FP32 input of so many columns.
+pub fn identity(columns: usize, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    let shape = [Dim::Any, Dim::Fixed(columns as u64)];
+    Ok(std::fs::write(to.join("model.onnx"), onnx_model::identity(DataType::Fp32, &shape))?)
 }

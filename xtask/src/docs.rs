@@ -1,13 +1,16 @@
-//! The documents and the code speak of the same things: error pages, code map, file headers, links, no traces of a
-//! machine.
+//! The documents and the code speak of the same things: generated pages, error pages, code map, file headers, links,
+//! no traces of a machine.
 //!
 //! Each module checks one thing on a [`Tree`]; this file says which and hands in what they need from the code.
 
 mod code_map;
+mod generated;
 mod links;
 mod reasons;
 mod sources;
 mod tree;
+
+use std::path::Path;
 
 use anyhow::Result;
 use plinth_types::Reason;
@@ -27,12 +30,21 @@ pub fn check_workspace(workspace: &Workspace) -> Result<Vec<Finding>> {
     let tree = Tree::read(&workspace.root)?;
     let pages: Vec<_> = Reason::ALL.iter().map(|r| reasons::Page::of(*r)).collect();
     let mut findings = reasons::check(&tree, &pages);
+    findings.extend(generated::check(&tree, &generated::pages()));
     findings.extend(code_map::check(&tree, &workspace.packages));
     findings.extend(sources::check_headers(&tree));
     findings.extend(sources::check_traces(&tree));
     findings.extend(links::check(&tree));
     findings.extend(first_commands(&tree));
     Ok(findings)
+}
+
+/// Writes the pages that are generated from the code.
+///
+/// # Errors
+/// When a page cannot be written.
+pub fn write_generated(root: &Path) -> Result<()> {
+    generated::write(root, &generated::pages())
 }
 
 fn first_commands(tree: &Tree) -> Vec<Finding> {

@@ -29,8 +29,8 @@ cargo xtask <command>
   verify        all checks: fmt, floors, dependencies, docs, clippy; writes nothing
   floors        a crate uses only crates on lower floors, has a floor and the lint table
   dependencies  licences, bans and sources of all dependencies, by the lists in deny.toml
-  docs          error pages, code map, file headers, links
-  fix           formats, and lets clippy apply what it can
+  docs          generated pages, error pages, code map, file headers, links
+  fix           writes the generated pages, formats, and lets clippy apply what it can
 ";
 
 fn main() -> Result<ExitCode> {
@@ -40,7 +40,10 @@ fn main() -> Result<ExitCode> {
         "floors" => vec![check("floors", &floors::check(&Workspace::load()?.packages))],
         "dependencies" => vec![check("dependencies", &dependencies::check_workspace(&Workspace::load()?)?)],
         "docs" => vec![check("docs", &docs::check_workspace(&Workspace::load()?)?)],
-        "fix" => steps::fix()?,
+        "fix" => {
+            docs::write_generated(&Workspace::load()?.root)?;
+            steps::fix()?
+        }
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             return Ok(ExitCode::SUCCESS);

@@ -166,7 +166,9 @@ mod tests {
 
     #[test]
     fn shapes_that_were_said_and_shapes_that_are_filled() {
-        let cases: [(&[u64], bool, &[Dim], Option<&[u64]>); 11] = [
+        /// The shape that was said, whether it only counts values, the shape wanted, the shape sent.
+        type Case<'a> = (&'a [u64], bool, &'a [Dim], Option<&'a [u64]>);
+        let cases: [Case<'_>; 11] = [
             (&[2, 64], false, &[ANY, fixed(64)], Some(&[2, 64])),
             (&[64], false, &[ANY, fixed(64)], Some(&[1, 64])),
             (&[64], false, &[fixed(1), fixed(64)], Some(&[1, 64])),

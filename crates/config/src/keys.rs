@@ -157,13 +157,13 @@ keys! {
 
     /// The ledger: models, versions, aliases, keys, audit.
     metadata: Metadata {
-        /// A SQLite file (the default, in the data directory) or a PostgreSQL server.
+        /// A SQLite file (the default: `metadata.sqlite` in the data directory) or a PostgreSQL server.
         url: MetadataUrl = "sqlite:", "0.1.0";
     }
 
     /// The files of model versions.
     objects: Objects {
-        /// A directory (the default, in the data directory) or an S3 bucket.
+        /// A directory (the default: `objects` in the data directory) or an S3 bucket.
         url: ObjectsUrl = "file:", "0.1.0";
         /// The S3 service's address; empty: the one of the region.
         s3_endpoint: Option<String> = "", "0.1.0";

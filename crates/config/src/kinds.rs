@@ -115,7 +115,7 @@ impl Setting for Secret {
 /// Where the ledger is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum MetadataUrl {
-    /// A SQLite file; `None` is `plinth.db` in the data directory.
+    /// A SQLite file; `None`: the store's own file in the data directory.
     Sqlite(Option<PathBuf>),
     /// A PostgreSQL server; the whole address, which may hold a password.
     Postgres(Secret),

@@ -44,7 +44,7 @@ impl Config {
     }
 }
 
-/// The reference of all keys as Markdown; `docs/configuration.md` is this text.
+/// The reference of all keys as Markdown; `docs/configuration.md` is this text, and `cargo xtask fix` writes it.
 #[must_use]
 pub fn reference_markdown() -> String {
     let mut text = String::from(

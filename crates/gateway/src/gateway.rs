@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::header::ALLOW;
+use http::{HeaderValue, Method};
 use plinth_api::{Context, Dialect};
 use plinth_identity::Principal;
 use plinth_net::router::NoRoute;
@@ -80,15 +81,67 @@ impl Service for Gateway {
         let found = self.router.find(&method, &path);
         let metrics = found.as_ref().ok().and_then(|m| self.metrics.0.get(m.index)).unwrap_or(&self.metrics.1);
         let record = record::begin(metrics, &self.catalogue, &self.world);
+        let allow = match &found {
+            Err(NoRoute::MethodNotAllowed { allow }) => HeaderValue::from_str(allow).ok(),
+            _ => None,
+        };
         let result = self.pass(request, &id, found).await;
         let answer = match result {
             Ok(response) => response,
             Err(error) => {
                 record::log(&error, &id, &method, &path);
-                answer::refuse(Dialect::of_path(&path), &error, &id, self.world.random.as_ref())
+                let mut answer = answer::refuse(Dialect::of_path(&path), &error, &id, self.world.random.as_ref());
+                // Only where the refusal is about the method: who shows no key learns nothing of the routes.
+                if let Some(allow) = allow.filter(|_| error.reason() == Reason::MethodNotAllowed) {
+                    answer.headers_mut().insert(ALLOW, allow);
+                }
+                answer
             }
         };
         let answer = answer::finish(answer, &id);
         record.until_sent(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plinth_identity::KeyRing;
+    use plinth_net::{Body, Params, RequestBody};
+    use plinth_telemetry::BuildInfo;
+
+    async fn answer(_: Request, _: Params, _: Context) -> Result<Response> {
+        Ok(Response::new(Body::full("here")))
+    }
+
+    fn gateway(authentication: Authentication) -> Gateway {
+        let route = |method, access| Route::new(method, "/v1/thing", access, "test", answer);
+        let routes = vec![route(Method::GET, Access::Infer), route(Method::DELETE, Access::Admin)];
+        let catalogue = Arc::new(Catalogue::new(BuildInfo { version: "0", commit: "unknown" }));
+        Gateway::new(routes, authentication, HostRules::new([""; 0]), catalogue, World::real()).unwrap()
+    }
+
+    async fn ask(gateway: &Gateway, method: Method, path: &str) -> Response {
+        let request = http::Request::builder().method(method).uri(path).header("host", "localhost").body(RequestBody::empty()).unwrap();
+        gateway.call(request, Peer { remote: ([127, 0, 0, 1], 1).into(), listener: "test" }).await
+    }
+
+    #[tokio::test]
+    async fn a_wrong_method_is_answered_with_the_right_ones() {
+        let open = gateway(Authentication::Open);
+        let refused = ask(&open, Method::POST, "/v1/thing").await;
+        assert_eq!((refused.status().as_u16(), refused.headers().get(ALLOW).unwrap().as_bytes()), (405, &b"DELETE, GET, HEAD"[..]));
+        assert_eq!(ask(&open, Method::HEAD, "/v1/thing").await.status(), 200);
+        let elsewhere = ask(&open, Method::POST, "/v1/other").await;
+        assert_eq!((elsewhere.status().as_u16(), elsewhere.headers().get(ALLOW)), (404, None));
+    }
+
+    #[tokio::test]
+    async fn who_shows_no_key_learns_nothing_of_the_routes() {
+        let closed = gateway(Authentication::Keys(Arc::new(arc_swap::ArcSwap::from_pointee(KeyRing::default()))));
+        for (method, path) in [(Method::GET, "/v1/thing"), (Method::POST, "/v1/thing"), (Method::GET, "/v1/other")] {
+            let refused = ask(&closed, method, path).await;
+            assert_eq!((refused.status().as_u16(), refused.headers().get(ALLOW)), (401, None), "{path}");
+        }
     }
 }

@@ -25,7 +25,7 @@ mod tests {
 
     #[test]
     fn a_hostile_name_is_not_repeated() {
-        let request = |value: &str| http::Request::builder().header(HEADER, value).body(plinth_net::RequestBody::Empty).unwrap();
+        let request = |value: &str| http::Request::builder().header(HEADER, value).body(plinth_net::RequestBody::empty()).unwrap();
         let random = SeededRandom::new(1);
         assert_eq!(of(&request("abc-1"), &random).as_str(), "abc-1");
         for bad in ["a b", "<script>", &"x".repeat(100)] {

@@ -38,7 +38,13 @@ impl Artifacts {
     ///
     /// # Errors
     /// When the directory cannot be made.
-    pub fn open(registry: Arc<Registry>, policy: TrustPolicy, floors: Arc<FloorBook>, directory: PathBuf, world: World) -> std::io::Result<Self> {
+    pub fn open(
+        registry: Arc<Registry>,
+        policy: TrustPolicy,
+        floors: Arc<FloorBook>,
+        directory: PathBuf,
+        world: World,
+    ) -> std::io::Result<Self> {
         std::fs::create_dir_all(&directory)?;
         for entry in std::fs::read_dir(&directory)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with("new-") {
@@ -121,7 +127,9 @@ impl Artifacts {
             let length = hasher.length();
             Ok::<_, Error>((hasher.finish(), length))
         });
-        while let Some(piece) = tokio::time::timeout(READ_DEADLINE, reader.stream.next()).await.map_err(|_| store_away("the object store is silent"))? {
+        while let Some(piece) =
+            tokio::time::timeout(READ_DEADLINE, reader.stream.next()).await.map_err(|_| store_away("the object store is silent"))?
+        {
             let piece = piece.map_err(|e| store_away("the object store failed").source(e))?;
             if sender.send(piece).await.is_err() {
                 break;

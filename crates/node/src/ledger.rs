@@ -65,7 +65,9 @@ impl Ledger {
     }
 
     fn get_open(&self) -> Result<Arc<Arc<dyn Metadata>>, MetadataError> {
-        self.inner.load_full().ok_or_else(|| MetadataError::Unavailable { operation: "opening", source: "the ledger has not been opened yet".into() })
+        self.inner
+            .load_full()
+            .ok_or_else(|| MetadataError::Unavailable { operation: "opening", source: "the ledger has not been opened yet".into() })
     }
 }
 

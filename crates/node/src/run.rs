@@ -82,15 +82,20 @@ enum FirstStart {
 
 impl Node {
     async fn start(config: &Config, data: &DataDir, world: &World, tasks: &TaskGroup, started: Duration) -> Result<Self> {
-        let catalogue = Arc::new(Catalogue::new(BuildInfo { version: env!("CARGO_PKG_VERSION"), commit: option_env!("PLINTH_COMMIT").unwrap_or("unknown") }));
+        let catalogue = Arc::new(Catalogue::new(BuildInfo {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: option_env!("PLINTH_COMMIT").unwrap_or("unknown"),
+        }));
         let policy = options::trust(config)?;
         if config.listen.grpc.is_some() {
             tracing::debug!("listen.grpc is accepted; this release does not serve gRPC yet");
         }
 
         // Stores first; a ledger that is away does not hold the start.
-        let metadata: Arc<dyn Metadata> = Ledger::open(options::metadata(config, data.path())?, world, tasks).await.context("the ledger cannot be opened")?;
-        let objects: Arc<dyn Objects> = objects::open(&options::objects(config, data.path())?, world).await.context("the object store cannot be opened")?;
+        let metadata: Arc<dyn Metadata> =
+            Ledger::open(options::metadata(config, data.path())?, world, tasks).await.context("the ledger cannot be opened")?;
+        let objects: Arc<dyn Objects> =
+            objects::open(&options::objects(config, data.path())?, world).await.context("the object store cannot be opened")?;
         let registry = Registry::new(metadata.clone(), objects.clone(), world.clone()).takeover_after(options::takeover(config));
         let registry = Arc::new(registry);
         let first_start = first_start(&registry, world, config).await?;
@@ -101,12 +106,19 @@ impl Node {
         let keeper = Keeper::start(metadata.clone(), file, pace, world, tasks).await.context("the snapshot cannot be used")?;
         let floors = Arc::new(FloorBook::open(data.path().join("floors.json"))?);
         let cache = data.path().join("cache");
-        let artifacts = Artifacts::open(registry.clone(), policy, floors, cache, world.clone()).context("the cache of versions cannot be opened")?;
+        let artifacts =
+            Artifacts::open(registry.clone(), policy, floors, cache, world.clone()).context("the cache of versions cannot be opened")?;
         let artifacts = Arc::new(artifacts);
         let serving_tasks = TaskGroup::new("serving");
         let serving = Serving::start(options::serving(config, data.path())?, artifacts.clone(), catalogue.clone(), world, &serving_tasks);
         let keys = Arc::new(ArcSwap::<KeyRing>::default());
-        let follower = Follower { keeper: keeper.clone(), serving: serving.clone(), keys: keys.clone(), artifacts: artifacts.clone(), catalogue: catalogue.clone() };
+        let follower = Follower {
+            keeper: keeper.clone(),
+            serving: serving.clone(),
+            keys: keys.clone(),
+            artifacts: artifacts.clone(),
+            catalogue: catalogue.clone(),
+        };
         let applied = follower.start(tasks);
         ring(&registry, &keeper, tasks);
 
@@ -303,8 +315,14 @@ impl Follower {
     /// Forgets cached versions that nothing names; what is loaded stays, named or not.
     async fn prune(&self, snapshot: &Snapshot) {
         let loaded = self.serving.table();
-        let mut keep: BTreeSet<Digest> =
-            loaded.models.values().flat_map(|m| m.values()).flat_map(|row| row.versions.values()).filter_map(|v| v.instance.as_ref()).map(|i| *i.content()).collect();
+        let mut keep: BTreeSet<Digest> = loaded
+            .models
+            .values()
+            .flat_map(|m| m.values())
+            .flat_map(|row| row.versions.values())
+            .filter_map(|v| v.instance.as_ref())
+            .map(|i| *i.content())
+            .collect();
         for entry in snapshot.models.values().flat_map(|m| m.values()) {
             let pinned = entry.deployment.iter().flat_map(|d| &d.versions);
             let named = entry.model.aliases.values().map(|t| &t.version).chain(pinned);
@@ -316,7 +334,14 @@ impl Follower {
 }
 
 /// Starts the listeners: HTTP, metrics, admin.
-fn edge(config: &Config, services: &Services, keys: Arc<ArcSwap<KeyRing>>, catalogue: &Arc<Catalogue>, world: &World, tasks: &TaskGroup) -> Result<Vec<Server>> {
+fn edge(
+    config: &Config,
+    services: &Services,
+    keys: Arc<ArcSwap<KeyRing>>,
+    catalogue: &Arc<Catalogue>,
+    world: &World,
+    tasks: &TaskGroup,
+) -> Result<Vec<Server>> {
     let authentication = match config.auth.mode {
         AuthMode::Open => Authentication::Open,
         AuthMode::Keys => Authentication::Keys(keys),
@@ -328,7 +353,10 @@ fn edge(config: &Config, services: &Services, keys: Arc<ArcSwap<KeyRing>>, catal
     };
     let listener = |name, address| ListenerConfig { name, address, limits, metrics: catalogue.listener(name) };
     // Scrapers and operators are few; the descriptors belong to the callers of models.
-    let side = |name, address| ListenerConfig { limits: ConnectionLimits { max_connections: SIDE_CONNECTIONS, ..limits }, ..listener(name, address) };
+    let side = |name, address| ListenerConfig {
+        limits: ConnectionLimits { max_connections: SIDE_CONNECTIONS, ..limits },
+        ..listener(name, address)
+    };
     let advice = "another program has the port; stop it, or choose another address in [listen]";
 
     let public = if config.listen.admin.is_some() { plinth_api::oip::routes(services) } else { plinth_api::routes(services) };

@@ -23,6 +23,7 @@ pub fn models(snapshot: &Snapshot) -> Vec<ModelWish> {
 
 /// The keys that are known.
 pub fn keys(snapshot: &Snapshot) -> KeyRing {
-    let all = snapshot.keys.iter().flat_map(|(tenant, keys)| keys.iter().map(move |(id, record)| (id.clone(), tenant.clone(), record.clone())));
+    let all =
+        snapshot.keys.iter().flat_map(|(tenant, keys)| keys.iter().map(move |(id, record)| (id.clone(), tenant.clone(), record.clone())));
     KeyRing::new(all)
 }

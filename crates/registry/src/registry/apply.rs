@@ -207,15 +207,11 @@ fn parse(resource: &ResourceSpec) -> Result<(ModelName, Wanted)> {
     };
     if kind == KINDS[0] {
         let spec: ModelSpec = decode(spec, &MODEL_FIELDS)?;
-        check_description(&spec.description)?;
-        check_tags(&spec.tags)?;
+        check_description(&spec.description).and_then(|()| check_tags(&spec.tags)).map_err(in_spec)?;
         return Ok((name, Wanted::Model(spec)));
     }
     let record: DeploymentRecord = decode(spec, &DEPLOYMENT_FIELDS)?;
-    deployments::check(&record).map_err(|e| {
-        let field = format!("spec.{}", e.field_name().unwrap_or_default());
-        e.field(field)
-    })?;
+    deployments::check(&record).map_err(in_spec)?;
     Ok((name, Wanted::Deployment(record)))
 }
 
@@ -246,6 +242,12 @@ fn unknown(what: &str, word: &str, known: &[&str]) -> Error {
 /// A text of others, harmless to print and no longer than so many characters.
 fn shorten(text: &str, most: usize) -> String {
     text.chars().take(most).flat_map(char::escape_debug).collect()
+}
+
+/// Says that the field of an error stands in the spec.
+fn in_spec(error: Error) -> Error {
+    let field = format!("spec.{}", error.field_name().unwrap_or_default());
+    error.field(field)
 }
 
 /// Says which resource of the request an error is about.

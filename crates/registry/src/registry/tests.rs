@@ -1,3 +1,5 @@
+//! The registry as its callers see it, over the memory store; races, the oracle and the real stores have files of their own.
+
 mod oracle;
 mod races;
 mod stores;
@@ -368,6 +370,12 @@ async fn a_resource_that_is_wrong_names_its_field() {
         (resource("model", "digits", json!({})), Reason::InvalidResource, "resources[1].name", "twice"),
         (resource("model", "x", json!([])), Reason::InvalidResource, "resources[1].spec", "object"),
         (resource("model", "x", json!({ "descripton": "" })), Reason::InvalidResource, "resources[1].spec", "did you mean 'description'?"),
+        (
+            resource("model", "x", json!({ "description": "a\u{0}b" })),
+            Reason::MalformedRequest,
+            "resources[1].spec.description",
+            "control character",
+        ),
         (resource("deployment", "digits", json!({ "generation": 4 })), Reason::InvalidResource, "resources[1].spec", "known are"),
         (resource("deployment", "digits", json!({ "threads": "many" })), Reason::InvalidResource, "resources[1].spec.threads", ""),
         (resource("deployment", "digits", json!({ "threads": 0 })), Reason::InvalidResource, "resources[1].spec.threads", ""),

@@ -1,3 +1,5 @@
+//! Signatures: what is signed verifies, and whatever is changed afterwards does not.
+
 use plinth_runtime::{SeededRandom, SystemRandom};
 use plinth_types::{AliasName, Digest, Timestamp};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Who may be loaded: signatures, bindings, and versions below the floor.
+
 use plinth_runtime::SeededRandom;
 use plinth_store::resources::{FileEntry, VersionState};
 use plinth_types::{Digest, Timestamp};

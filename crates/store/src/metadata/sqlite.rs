@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use plinth_runtime::World;
-use sqlx::pool::PoolOptions;
 use sqlx::ConnectOptions;
+use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 
 use super::ledger::{Driver, SqlMetadata, within};

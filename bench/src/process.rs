@@ -1,0 +1,43 @@
+//! What the kernel knows of a process: memory, open files, children.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Resident memory in KiB.
+pub fn resident_kib(pid: u32) -> Result<u64> {
+    status(pid, "VmRSS:")
+}
+
+/// The part of the resident memory that is the process's own: no file's pages.
+pub fn anonymous_kib(pid: u32) -> Result<u64> {
+    status(pid, "RssAnon:")
+}
+
+/// How many file descriptors are open.
+pub fn open_files(pid: u32) -> Result<usize> {
+    Ok(std::fs::read_dir(of(pid).join("fd")).context("open files of the node")?.count())
+}
+
+/// How many processes it is the parent of; those that ended and were not waited for count too.
+pub fn children(pid: u32) -> Result<usize> {
+    let processes = std::fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    Ok(processes.filter(|child| status(*child, "PPid:").is_ok_and(|parent| parent == u64::from(pid))).count())
+}
+
+/// Sends a signal.
+pub fn send(pid: u32, signal: Signal) -> Result<()> {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw).context("not a process id")?;
+    kill_process(number, signal).with_context(|| format!("sending a signal to process {pid}"))
+}
+
+fn of(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
+
+fn status(pid: u32, field: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(of(pid).join("status")).with_context(|| format!("process {pid} has gone"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
+    Ok(value.trim().trim_end_matches("kB").trim().parse()?)
+}
