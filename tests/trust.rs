@@ -215,6 +215,27 @@ async fn an_older_version_needs_a_signed_permission() {
 }
 
 #[tokio::test]
+async fn a_strict_node_falls_back_on_its_own_to_what_it_served_before() {
+    let signer = Signer::new();
+    let trusted = format!("[{:?}]", signer.directory.path().join("release.pub.pem"));
+    let options = NodeOptions::dev().villain().set("signing.require_signature", "true").set("signing.trusted_keys", &trusted);
+    let node = Node::start(options).await;
+    for version in [1, 2] {
+        let villain = models::villain("", &version.to_string());
+        push_signed(&node, villain.path(), signer.sign(villain.path(), "m", version), &["champion"]).await.unwrap();
+        models::default_is(&node, "m", version).await;
+    }
+    for _ in 0..3 {
+        eventually("a request kills version 2", Duration::from_secs(5), async || {
+            (infer(&node, "m", &models::command("crash")).await.0 == 502).then_some(())
+        })
+        .await;
+    }
+    models::state_is(&node, "m", 2, "quarantined").await;
+    models::default_is(&node, "m", 1).await;
+}
+
+#[tokio::test]
 async fn a_node_that_asks_for_nothing_serves_the_unsigned() {
     let node = Node::start(NodeOptions::dev()).await;
     let x = models::identity(DataType::Fp32, &[Dim::Any]);

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::Shape;
 use crate::bare::Bare;
-use crate::body::{self, Body};
+use crate::body;
 use crate::exchange::Target;
 use crate::load::{self, Report};
 use crate::plinth::{self, Home};
@@ -79,7 +79,7 @@ pub async fn measure(setup: &Setup, cell: Duration) -> Result<()> {
 }
 
 /// Both servers for the same time, in two halves each, so that a machine that slows down hurts both.
-async fn both(ours: &Target, theirs: &Target, connections: usize, cell: Duration) -> Result<(Report, Report)> {
+pub async fn both(ours: &Target, theirs: &Target, connections: usize, cell: Duration) -> Result<(Report, Report)> {
     let shape = |seconds| Shape { connections, seconds, rate: None };
     for target in [ours, theirs] {
         load::run(target, shape(WARM_UP_SECONDS)).await?;

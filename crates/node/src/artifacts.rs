@@ -15,9 +15,9 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use plinth_api::Verifier;
 use plinth_engine::FileSpec;
-use plinth_registry::{Floor, FloorBook, Registry, TrustPolicy, Version, VersionFacts};
+use plinth_registry::{Floor, FloorBook, Known, Registry, TrustPolicy, Verdict, Version, VersionFacts};
 use plinth_runtime::World;
-use plinth_serving::{LocalVersion, VersionRef, VersionSource};
+use plinth_serving::{LocalVersion, Purpose, VersionRef, VersionSource};
 use plinth_store::resources::FileEntry;
 use plinth_types::{AliasName, Digest, DigestHasher, Error, Reason, Result, TenantName};
 
@@ -69,12 +69,29 @@ impl Artifacts {
         }
     }
 
-    fn judge(&self, facts: &VersionFacts<'_>) -> Result<plinth_registry::Verdict> {
-        let verdict = self.policy.judge(facts, self.floors.floor(facts.tenant, facts.model))?;
+    /// The judgement of a version for its purpose; the floor in it is the one to record once it answers.
+    fn judge(&self, version: &VersionRef) -> Result<Verdict> {
+        let (tenant, model) = (&version.tenant, &version.model);
+        let known = Known { version: version.number, content: version.record.content };
+        let floor = self.floors.floor(tenant, model);
+        let may_be_older = match version.purpose {
+            Purpose::Answer => false,
+            Purpose::FallBack => floor.may_fall_back_to(known),
+            Purpose::Beside => true,
+        };
+        let facts = VersionFacts {
+            tenant,
+            model,
+            number: version.number,
+            record: &version.record,
+            alias: &version.alias,
+            alias_permission: version.permission.as_deref(),
+        };
+        let verdict = self.policy.judge(&facts, if may_be_older { Floor::default() } else { floor })?;
         if let Some(doubt) = &verdict.doubt {
-            tracing::warn!(tenant = %facts.tenant, model = %facts.model, version = facts.number.get(), reason = %doubt.reason, doubt = doubt.text, "a signature does not hold, but this node does not ask for one");
+            tracing::warn!(%tenant, %model, version = version.number.get(), reason = %doubt.reason, doubt = doubt.text, "a signature does not hold, but this node does not ask for one");
         }
-        Ok(verdict)
+        Ok(Verdict { floor: verdict.floor.answered_by(known), ..verdict })
     }
 
     async fn download(&self, files: &[FileEntry], to: &Path) -> Result<()> {
@@ -148,7 +165,7 @@ impl Artifacts {
 #[async_trait]
 impl VersionSource for Artifacts {
     async fn fetch(&self, version: &VersionRef) -> Result<LocalVersion> {
-        self.judge(&facts(version, &AliasName::champion()))?;
+        self.judge(version)?;
         let record = &version.record;
         let directory = self.directory.join(record.content.hex());
         let (files, at) = (record.files.clone(), directory.clone());
@@ -171,24 +188,16 @@ impl VersionSource for Artifacts {
     }
 
     async fn served(&self, version: &VersionRef) {
-        let alias = AliasName::champion();
-        let Ok(verdict) = self.judge(&facts(version, &alias)) else { return };
+        // What the node falls back to, or what only those get who ask for it, says nothing of how far the model has come.
+        if version.purpose != Purpose::Answer {
+            return;
+        }
+        let Ok(verdict) = self.judge(version) else { return };
         let (floors, tenant, model) = (self.floors.clone(), version.tenant.clone(), version.model.clone());
         let recorded = blocking(move || floors.record(&tenant, &model, verdict.floor)).await;
         if let Err(error) = recorded {
             tracing::error!(model = %version.model, %error, cause = error.log_text(), "the version that is served could not be recorded");
         }
-    }
-}
-
-fn facts<'a>(version: &'a VersionRef, alias: &'a AliasName) -> VersionFacts<'a> {
-    VersionFacts {
-        tenant: &version.tenant,
-        model: &version.model,
-        number: version.number,
-        record: &version.record,
-        alias,
-        alias_permission: version.permission.as_deref(),
     }
 }
 

@@ -19,4 +19,4 @@ pub use registry::{
     Pushed, Registry, ResourceSpec, RollBack, Version,
 };
 pub use signing::{Binding, PublicKey, RollbackPermission, SigningKey, Verified};
-pub use trust::{Doubt, Floor, FloorBook, TrustPolicy, Verdict, VersionFacts};
+pub use trust::{Doubt, Floor, FloorBook, Known, TrustPolicy, Verdict, VersionFacts};

@@ -15,7 +15,7 @@ use plinth_types::{AliasName, Error, ModelName, Reason, Result, TenantName, Vers
 
 use crate::signing::{self, PublicKey, RollbackPermission, Verified};
 
-pub use floor::{Floor, FloorBook};
+pub use floor::{Floor, FloorBook, Known};
 
 /// What this node demands of a version.
 #[derive(Debug, Clone, Default)]
@@ -116,7 +116,7 @@ impl TrustPolicy {
             return Ok(Floor { version: Some(facts.number), ..floor });
         };
         match self.permitted(facts, highest, floor) {
-            Ok(sequence) => Ok(Floor { version: Some(facts.number), permission_sequence: sequence }),
+            Ok(sequence) => Ok(Floor { version: Some(facts.number), permission_sequence: sequence, ..floor }),
             Err(error) if self.require_signature => Err(error),
             Err(_) => Ok(floor),
         }

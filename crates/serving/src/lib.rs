@@ -24,6 +24,6 @@ pub use instance::Instance;
 pub use labels::Labels;
 pub use model_config::ModelConfig;
 pub use serving::{InferAnswer, InferRequest, Serving, ServingOptions};
-pub use source::{LocalVersion, VersionRef, VersionSource};
+pub use source::{LocalVersion, Purpose, VersionRef, VersionSource};
 pub use table::{ModelRow, State, Table, VersionReport, VersionRow};
 pub use wish::ModelWish;

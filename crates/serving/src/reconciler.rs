@@ -238,7 +238,7 @@ impl Reconciler {
             if changed {
                 slot.fingerprint = fingerprint;
                 slot.attempt = Some(self.begin(key, wish, *version));
-            } else if slot.attempt.is_none() && slot.instance.is_none() && slot.retry_at.is_some_and(|t| t <= now) {
+            } else if slot.attempt.is_none() && slot.retry_at.is_some_and(|t| t <= now) {
                 slot.retry_at = None;
                 slot.attempt = Some(self.begin(key, wish, *version));
             }
@@ -259,7 +259,9 @@ impl Reconciler {
             model: key.1.clone(),
             number: version,
             record,
+            alias: wish.deployment.alias.clone(),
             permission: wish.permission(version).map(str::to_owned),
+            purpose: wish.purpose(version),
         };
         let (loader, loads, events) = (self.loader.clone(), self.loads.clone(), self.events.0.clone());
         let (deployment, key) = (wish.deployment.clone(), key.clone());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use plinth_engine::FileSpec;
 use plinth_store::resources::VersionRecord;
-use plinth_types::{ModelName, Result, TenantName, VersionNumber};
+use plinth_types::{AliasName, ModelName, Result, TenantName, VersionNumber};
 
 /// Names a version and carries what the registry says of it.
 #[derive(Debug, Clone)]
@@ -19,8 +19,23 @@ pub struct VersionRef {
     pub number: VersionNumber,
     /// What the registry says of it.
     pub record: Arc<VersionRecord>,
-    /// A signed permission to go back to it, if there is one.
+    /// The alias that is served.
+    pub alias: AliasName,
+    /// A signed permission at that alias to go back to it, if there is one.
     pub permission: Option<String>,
+    /// Why it is loaded.
+    pub purpose: Purpose,
+}
+
+/// Why a version is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To answer requests that name no version.
+    Answer,
+    /// To answer in place of a version that cannot be had: the node's own decision.
+    FallBack,
+    /// To answer requests that name it.
+    Beside,
 }
 
 impl std::fmt::Display for VersionRef {
@@ -48,6 +63,6 @@ pub trait VersionSource: Send + Sync {
     /// A refusal is `Unprocessable` with the reason; a store that is away is `Unavailable` and worth another try.
     async fn fetch(&self, version: &VersionRef) -> Result<LocalVersion>;
 
-    /// Takes note that the version is ready and answers: it raises the floor under later downgrades.
+    /// Takes note that the version is ready: one that shall answer raises the floor under later downgrades.
     async fn served(&self, version: &VersionRef);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::Purpose;
 use plinth_policy::Wish;
 use plinth_store::resources::{AliasTarget, DeploymentRecord, Desired, VersionRecord, VersionState};
 use plinth_types::{AliasName, Digest, DigestHasher, ModelName, TenantName, VersionNumber};
@@ -43,6 +44,19 @@ impl ModelWish {
     pub fn permission(&self, version: VersionNumber) -> Option<&str> {
         let target = self.aliases.get(&self.deployment.alias)?;
         if target.version == version { target.permission.as_deref() } else { None }
+    }
+
+    /// Why `version` is loaded, if it is.
+    #[must_use]
+    pub(crate) fn purpose(&self, version: VersionNumber) -> Purpose {
+        let wish = self.policy_wish();
+        if wish.primary == Some(version) {
+            Purpose::Answer
+        } else if wish.fallback == Some(version) {
+            Purpose::FallBack
+        } else {
+            Purpose::Beside
+        }
     }
 
     /// Stands for everything that a loaded instance of `version` depends on: when it changes, the instance is loaded

@@ -22,6 +22,37 @@ pub struct Floor {
     /// The sequence of the last permission that was used; 0 before the first.
     #[serde(default)]
     pub permission_sequence: u64,
+    /// The version that answers by default.
+    #[serde(default)]
+    pub answering: Option<Known>,
+    /// The version that did before it: the one to which the node may fall back on its own.
+    #[serde(default)]
+    pub before: Option<Known>,
+}
+
+/// A version that this node has judged and served, by its number and what it consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// Its number.
+    pub version: VersionNumber,
+    /// The digest of its content.
+    pub content: Digest,
+}
+
+impl Floor {
+    /// The floor once `now` answers by default.
+    #[must_use]
+    pub fn answered_by(self, now: Known) -> Self {
+        if self.answering == Some(now) { self } else { Self { answering: Some(now), before: self.answering, ..self } }
+    }
+
+    /// Whether the node may go back to this version without a permission, because what answers has failed: only to the
+    /// one that it served itself just before, or to what answers already.
+    #[must_use]
+    pub fn may_fall_back_to(&self, version: Known) -> bool {
+        self.before == Some(version) || self.answering == Some(version)
+    }
 }
 
 /// Floors by `tenant/model`.
@@ -148,8 +179,17 @@ mod tests {
         (TenantName::default_tenant(), "digits".parse().unwrap())
     }
 
+    #[test]
+    fn the_node_falls_back_only_to_what_it_served_just_before() {
+        let known = |version: &str| Known { version: version.parse().unwrap(), content: Digest::of(version.as_bytes()) };
+        let floor = Floor::default().answered_by(known("1")).answered_by(known("2")).answered_by(known("2"));
+        assert!(floor.may_fall_back_to(known("1")) && floor.may_fall_back_to(known("2")));
+        assert!(!floor.may_fall_back_to(Known { content: Digest::of(b"x"), ..known("1") }), "the same number with other content");
+        assert!(!floor.answered_by(known("3")).may_fall_back_to(known("1")));
+    }
+
     fn floor(version: &str, permission_sequence: u64) -> Floor {
-        Floor { version: Some(version.parse().unwrap()), permission_sequence }
+        Floor { version: Some(version.parse().unwrap()), permission_sequence, ..Floor::default() }
     }
 
     #[test]

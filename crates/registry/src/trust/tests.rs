@@ -88,7 +88,7 @@ fn strict() -> TrustPolicy {
 }
 
 fn floor(n: u64, sequence: u64) -> Floor {
-    Floor { version: Some(number(n)), permission_sequence: sequence }
+    Floor { version: Some(number(n)), permission_sequence: sequence, ..Floor::default() }
 }
 
 #[test]

@@ -1,0 +1,166 @@
+//! What a node takes and how it behaves when things change, each figure beside the bar it must stay under.
+//!
+//! One file for each question. Figures without a bar are there to be compared with the next measurement.
+
+mod crash;
+mod cycles;
+mod isolation;
+mod memory;
+mod start;
+mod swap;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::body;
+use crate::exchange::{Answer, Connection, Target};
+use crate::plinth::Node;
+use crate::setup::Setup;
+
+/// How often, and how long.
+#[derive(clap::Args)]
+pub struct Amount {
+    /// Starts that are timed.
+    #[arg(long, default_value_t = 10)]
+    starts: usize,
+    /// Seconds without a request before memory is read.
+    #[arg(long, default_value_t = 5.0)]
+    idle: f64,
+    /// How often the model is unloaded and loaded again.
+    #[arg(long, default_value_t = 200)]
+    cycles: usize,
+    /// How often the alias moves.
+    #[arg(long, default_value_t = 10)]
+    swaps: usize,
+    /// Runners that are killed.
+    #[arg(long, default_value_t = 5)]
+    kills: usize,
+    /// Seconds for each side when the cost of isolation is measured.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+}
+
+/// One figure. Without a bar it is neither met nor missed.
+#[derive(Serialize)]
+struct Line {
+    what: String,
+    bar: Option<String>,
+    measured: String,
+    ok: Option<bool>,
+}
+
+impl Line {
+    fn judged(what: impl Into<String>, bar: impl Into<String>, measured: impl Into<String>, ok: bool) -> Self {
+        Self { what: what.into(), bar: Some(bar.into()), measured: measured.into(), ok: Some(ok) }
+    }
+
+    fn plain(what: impl Into<String>, measured: impl Into<String>) -> Self {
+        Self { what: what.into(), bar: None, measured: measured.into(), ok: None }
+    }
+
+    fn text(&self) -> String {
+        let ok = self.ok.map_or("", |ok| if ok { "yes" } else { "**no**" });
+        format!("| {} | {} | {} | {ok} |", self.what, self.bar.as_deref().unwrap_or(""), self.measured)
+    }
+}
+
+/// The lines of one question, and the figures behind them.
+struct Part {
+    name: &'static str,
+    lines: Vec<Line>,
+    figures: Value,
+}
+
+#[derive(Serialize)]
+struct Figures<'a> {
+    commit: &'a str,
+    date: &'a str,
+    lines: &'a [Line],
+    figures: Map<String, Value>,
+}
+
+const HEAD: &str = "| what | bar | measured | ok |\n|---|---|---|---|";
+
+/// Measures everything and writes the table.
+///
+/// # Errors
+/// When something cannot be measured; and at the end, with the results written, when a bar was missed.
+pub async fn measure(setup: &Setup, amount: &Amount) -> Result<()> {
+    println!("{HEAD}");
+    let (mut lines, mut figures) = (Vec::new(), Map::new());
+    let mut take = |part: Part| {
+        part.lines.iter().for_each(|line| println!("{}", line.text()));
+        lines.extend(part.lines);
+        figures.insert(part.name.to_owned(), part.figures);
+    };
+    take(start::measure(setup, amount.starts).await?);
+    take(memory::measure(setup, Duration::from_secs_f64(amount.idle)).await?);
+    take(cycles::measure(setup, amount.cycles).await?);
+    take(swap::measure(setup, amount.swaps).await?);
+    take(crash::measure(setup, amount.kills).await?);
+    take(isolation::measure(setup, Duration::from_secs_f64(amount.seconds)).await?);
+
+    let mut text = format!("# What a node takes\n\n{}\n\n{HEAD}\n", setup.heading("release build, page cache warm"));
+    for line in &lines {
+        writeln!(text, "{}", line.text())?;
+    }
+    setup.write(&text, &Figures { commit: &setup.commit, date: &setup.date, lines: &lines, figures })?;
+    match lines.iter().filter(|line| line.ok == Some(false)).count() {
+        0 => Ok(()),
+        missed => bail!("{missed} of the bars {} missed", if missed == 1 { "was" } else { "were" }),
+    }
+}
+
+/// An inference of one image, in binary.
+fn image(node: &Node, model: &str) -> Result<Target> {
+    let body = body::binary("image", [1, 64]);
+    Target::post(&node.infer_url(model), &body.bytes, body.header_length, Some(&node.key))
+}
+
+/// One request that must succeed.
+async fn succeed(connection: &mut Connection, target: &Target) -> Result<()> {
+    let Answer { status, body } = connection.exchange(target).await?;
+    if status != 200 {
+        bail!("answered with {status}: {}", String::from_utf8_lossy(body));
+    }
+    Ok(())
+}
+
+/// The smallest, the middle and the largest.
+#[derive(Serialize, Clone, Copy)]
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Result<Self> {
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        match values[..] {
+            [] => bail!("nothing was measured"),
+            [min, .., max] | [min @ max] => {
+                let median = if values.len().is_multiple_of(2) { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] };
+                Ok(Self { min, median, max })
+            }
+        }
+    }
+
+    /// With a unit, such as `12 / 14 / 30 ms`.
+    fn show(&self, unit: &str) -> String {
+        format!("{:.0} / {:.0} / {:.0} {unit}", self.min, self.median, self.max)
+    }
+}
+
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
