@@ -16,7 +16,7 @@ PYTHON ?= python3
 .PHONY: demo
 demo: need-cargo need-python need-cc claim ## build Plinth and watch it serve handwritten digits (DEMO_ONCE=1 ends by itself)
 	@scripts/fetch-onnxruntime.sh
-	@cargo build --locked --profile demo --bin plinth
+	@cargo build --locked --profile demo --package plinth --bin plinth
 	@$(PYTHON) examples/digits/demo.py --plinth "$(TARGET)/demo/plinth"
 
 ##@ Work on it
@@ -26,7 +26,7 @@ setup: need-python ## fetch what cargo does not: ONNX Runtime and the Python pac
 	@scripts/python-venv.sh
 
 build: need-cargo need-cc claim ## build the release binary
-	@cargo build --locked --release --bin plinth
+	@cargo build --locked --release --package plinth --bin plinth
 	@scripts/fetch-onnxruntime.sh
 	@echo "built $(TARGET)/release/plinth"
 
@@ -46,9 +46,16 @@ verify: need-cargo need-cc claim ## formatting, lints, floors, licences, docs; w
 fix: need-cargo claim ## format, and apply what clippy can fix
 	@cargo xtask fix
 
-bench: need-cargo need-cc setup claim ## measure, and print the tables
-	@cargo build --locked --release --bin plinth
-	@cargo run --locked --release --package plinth-bench
+bench: need-cargo need-python need-cc claim ## measure a release build, and write bench/results/ (takes minutes)
+	@scripts/fetch-onnxruntime.sh
+	@cargo build --locked --release --package plinth --bin plinth
+	@cargo build --locked --release --package plinth-bench
+	@commit=$$(git describe --always --dirty --exclude '*' 2>/dev/null || echo unknown); \
+	for what in table footprint; do \
+	  "$(TARGET)/release/plinth-bench" $$what --plinth "$(TARGET)/release/plinth" --onnxruntime .plinth/lib/libonnxruntime.so \
+	    --models examples/digits/models --out "bench/results/$$what" \
+	    --commit "$$commit" --date "$$(date -u +%F)"; \
+	done
 
 deny: ## advisories too, where cargo-deny is installed
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check; \

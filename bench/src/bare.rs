@@ -45,7 +45,8 @@ struct Sessions(Vec<Mutex<Session>>);
 impl Sessions {
     fn load(model: &Path, environment: &Environment) -> Result<Self> {
         let model = std::fs::read(model)?;
-        let session = |_| Ok(Mutex::new(build(environment, &model).map_err(|error| anyhow::anyhow!("the model cannot be loaded: {error}"))?));
+        let session =
+            |_| Ok(Mutex::new(build(environment, &model).map_err(|error| anyhow::anyhow!("the model cannot be loaded: {error}"))?));
         Ok(Self((0..THREADS).map(session).collect::<Result<_>>()?))
     }
 

@@ -42,6 +42,15 @@ pub struct Amount {
     /// Seconds for each side when the cost of isolation is measured.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
+    /// Answers only these questions.
+    #[arg(long, value_delimiter = ',', value_parser = QUESTIONS)]
+    only: Vec<String>,
+}
+
+impl Amount {
+    fn wants(&self, question: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == question)
+    }
 }
 
 /// One figure. Without a bar it is neither met nor missed.
@@ -83,6 +92,8 @@ struct Figures<'a> {
     figures: Map<String, Value>,
 }
 
+const QUESTIONS: [&str; 6] = ["start", "memory", "cycles", "swap", "crash", "isolation"];
+
 const HEAD: &str = "| what | bar | measured | ok |\n|---|---|---|---|";
 
 /// Measures everything and writes the table.
@@ -97,12 +108,16 @@ pub async fn measure(setup: &Setup, amount: &Amount) -> Result<()> {
         lines.extend(part.lines);
         figures.insert(part.name.to_owned(), part.figures);
     };
-    take(start::measure(setup, amount.starts).await?);
-    take(memory::measure(setup, Duration::from_secs_f64(amount.idle)).await?);
-    take(cycles::measure(setup, amount.cycles).await?);
-    take(swap::measure(setup, amount.swaps).await?);
-    take(crash::measure(setup, amount.kills).await?);
-    take(isolation::measure(setup, Duration::from_secs_f64(amount.seconds)).await?);
+    for question in QUESTIONS.into_iter().filter(|question| amount.wants(question)) {
+        take(match question {
+            "start" => start::measure(setup, amount.starts).await?,
+            "memory" => memory::measure(setup, Duration::from_secs_f64(amount.idle)).await?,
+            "cycles" => cycles::measure(setup, amount.cycles).await?,
+            "swap" => swap::measure(setup, amount.swaps).await?,
+            "crash" => crash::measure(setup, amount.kills).await?,
+            _ => isolation::measure(setup, Duration::from_secs_f64(amount.seconds)).await?,
+        });
+    }
 
     let mut text = format!("# What a node takes\n\n{}\n\n{HEAD}\n", setup.heading("release build, page cache warm"));
     for line in &lines {
@@ -145,7 +160,8 @@ impl Spread {
         match values[..] {
             [] => bail!("nothing was measured"),
             [min, .., max] | [min @ max] => {
-                let median = if values.len().is_multiple_of(2) { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] };
+                let median =
+                    if values.len().is_multiple_of(2) { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] };
                 Ok(Self { min, median, max })
             }
         }

@@ -32,7 +32,12 @@ impl Setup {
     /// One line that says what was measured where.
     pub fn heading(&self, how: &str) -> String {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        format!("Commit {} · {} · {cores} cores ({}), everything on one machine · {how} · `make bench`", self.commit, self.date, processor())
+        format!(
+            "Commit {} · {} · {cores} cores ({}), everything on one machine · {how} · `make bench`",
+            self.commit,
+            self.date,
+            processor()
+        )
     }
 
     /// Writes the text for people and the figures for programs.

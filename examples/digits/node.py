@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 KEY = re.compile(r"\bplinth_[A-Za-z0-9_]{40,}\b")
-DEFAULT_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+DEFAULT_PORTS = {"http": 8000, "metrics": 8002}
 
 
 class Failed(Exception):
@@ -24,7 +23,7 @@ class Failed(Exception):
 
 
 def usable(port: int) -> bool:
-    """Whether somebody else has the port."""
+    """Whether the port is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -90,7 +89,7 @@ class Node:
             )  # fmt: skip
         try:
             self._read_addresses()
-            self.wait("/v2/health/ready", "the node to be ready")
+            self.until("the node to be ready", lambda: self.get("/v2/health/ready")[0] == 200)
             self.key = self._read_key()
         except BaseException:
             self.__exit__()
@@ -116,6 +115,12 @@ class Node:
         """Fails when the node has ended."""
         if self.child is None or self.child.poll() is not None:
             raise Failed(f"the node ended by itself (exit code {self.child.returncode if self.child else '?'})")
+
+    def stay(self) -> None:
+        """Returns never, unless the node ends by itself, which is a failure."""
+        while True:
+            self.alive()
+            time.sleep(0.5)
 
     def until(self, what: str, ready, seconds: float = 30.0):
         """Asks again and again; the first answer that is not false. Fails after the deadline, or when the node is gone."""
@@ -154,15 +159,3 @@ class Node:
             return 0, b""
         finally:
             connection.close()
-
-    def wait(self, path: str, what: str) -> None:
-        """Waits until a path answers 200."""
-        self.until(what, lambda: self.get(path)[0] == 200)
-
-
-def fresh_directory(root: Path) -> Path:
-    """`.plinth/demo`, empty."""
-    directory = root / ".plinth" / "demo"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    return directory

@@ -1,6 +1,8 @@
-"""Tests of the demo's parts: pictures, statistics, and the load on a server that was made up."""
+"""Tests of the demo's parts: pictures, the screen, statistics, and the load on a server that was made up."""
 
+import contextlib
 import http.server
+import io
 import json
 import threading
 import time
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import node
 import pictures
+import screen
 import traffic
 
 IMAGES = json.loads((Path(__file__).parent / "images.json").read_text())
@@ -29,9 +32,41 @@ class Pictures(unittest.TestCase):
         self.assertEqual(pictures.beside([["ab", "cd"], ["ef", "gh"]], "|"), ["ab|ef", "cd|gh"])
         self.assertEqual([pictures.fitting(c) for c in (20, 80, 100, 1000)], [2, 4, 5, 6])
 
+    def test_painted_pictures_are_as_large(self):
+        self.assertEqual(pictures.smooth([7] * 64), [[7.0] * 16] * 16)
+        rising = pictures.smooth(list(range(8)) * 8)
+        self.assertTrue(all(row == sorted(row) and row[0] == 0 and row[-1] == 7 for row in rising))
+        rows = pictures.painted([0, 16] * 32)
+        self.assertEqual([row.count("▀") for row in rows], [16] * 8)
+        self.assertTrue(all(row.endswith("\x1b[0m") for row in rows))
+
+    def test_bars_reach_from_lowest_to_highest(self):
+        self.assertEqual(pictures.bars([0, 4, 8]), "▁▅█")
+        self.assertEqual(pictures.bars([0, 0]), "▁▁")
+
     def test_a_wrong_size_is_refused(self):
         with self.assertRaises(ValueError):
             pictures.picture([0] * 63)
+
+
+class OnScreen(unittest.TestCase):
+    def written(self, encoding, write):
+        file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        with contextlib.redirect_stdout(file):
+            write(screen.Screen())
+        return file.buffer.getvalue().decode(encoding)
+
+    def test_a_file_gets_no_colours_and_long_texts_are_wrapped(self):
+        text = self.written("utf-8", lambda s: (s.section("A title"), s.refused("word " * 60)))
+        self.assertNotIn("\x1b", text)
+        self.assertIn("1  A title ──", text)
+        self.assertTrue(all(len(line) <= 100 for line in text.splitlines()))
+
+    def test_without_unicode_everything_is_ascii(self):
+        self.assertIn("| quoted", self.written("ascii", lambda s: (s.done("done"), s.section("title"), s.quote("quoted"))))
+
+    def test_only_the_whole_fills_the_bar(self):
+        self.assertEqual([self.written("ascii", lambda s: s.write(s.share(x))).count("=") for x in (0, 0.985, 1)], [0, 19, 20])
 
 
 class Images(unittest.TestCase):
@@ -113,6 +148,9 @@ class Traffic(unittest.TestCase):
         self.assertEqual({a.version for a in load.all()}, {"1", "2"})
         self.assertEqual(load.failures, [])
         self.assertEqual(load.count(), len(load.all()))
+        steps = load.steps(10)
+        self.assertEqual((len(steps), sum(map(len, steps))), (10, load.count()))
+        self.assertTrue(all(a.at <= b.at for early, late in zip(steps, steps[1:]) for a in early for b in late))
 
     def test_failures_are_counted(self):
         with traffic.Load(self.connect, IMAGES, threads=2) as load:

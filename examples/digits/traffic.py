@@ -12,12 +12,13 @@ import time
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the model said of one image."""
+    """What the model said of one image, how long that took, and when it was there (`time.perf_counter`)."""
 
     label: int
     probability: float
     version: str
     seconds: float
+    at: float
 
 
 class Refused(Exception):
@@ -48,13 +49,13 @@ class Connection:
         except (OSError, http.client.HTTPException):
             self.close()
             raise
-        seconds = time.perf_counter() - started
+        ended = time.perf_counter()
         if response.status != 200:
             raise Refused(f"{response.status}: {text[:300].decode(errors='replace')}")
         answer = json.loads(text)
         outputs = {o["name"]: o["data"] for o in answer["outputs"]}
         label = outputs["label"][0]
-        return Answer(label, outputs["probabilities"][label], str(answer["model_version"]), seconds)
+        return Answer(label, outputs["probabilities"][label], str(answer["model_version"]), ended - started, ended)
 
     def close(self) -> None:
         if self.connection is not None:
@@ -109,6 +110,14 @@ class Load:
     def all(self) -> list[Answer]:
         """Every answer; call it after the end."""
         return [answer for answers in self.answers for answer in answers]
+
+
+    def steps(self, count: int) -> list[list[Answer]]:
+        """Every answer, in steps of equal time."""
+        steps: list[list[Answer]] = [[] for _ in range(count)]
+        for answer in self.all():
+            steps[max(0, min(count - 1, int((answer.at - self.started) * count / self.seconds)))].append(answer)
+        return steps
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -51,11 +51,13 @@ async fn kill(node: &Node, model: &str) -> Result<f64> {
     let start = Instant::now();
     process::send(runner, Signal::KILL)?;
     // Whoever was killed answers no more, so a 200 comes from its successor.
-    while connection.exchange(&target).await?.status != 200 {
+    while connection.exchange(&target).await.map_or(true, |answer| answer.status != 200) {
         if start.elapsed() > Duration::from_secs(30) {
             bail!("{model} does not answer 30 s after its runner was killed");
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
+        // A refusal may end the connection.
+        connection = Connection::open(&target.address).await?;
     }
     let took = ms(start.elapsed());
     anyhow::ensure!(node.runner(model).await? != runner, "the runner of {model} survived");

@@ -36,7 +36,8 @@ pub async fn measure(setup: &Setup, starts: usize) -> Result<Part> {
         library.push(open_library(setup)?);
     }
     let spread = |pick: fn(&Start) -> f64| Spread::of(times.iter().map(pick).collect());
-    let (listening, ready, answered, ended) = (spread(|t| t.listening)?, spread(|t| t.ready)?, spread(|t| t.answered)?, spread(|t| t.ended)?);
+    let (listening, ready, answered, ended) =
+        (spread(|t| t.listening)?, spread(|t| t.ready)?, spread(|t| t.answered)?, spread(|t| t.ended)?);
     let library = Spread::of(library)?;
     let after = ready.median - library.median;
     let of = "min / median / max";

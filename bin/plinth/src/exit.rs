@@ -39,6 +39,14 @@ pub enum Exit {
     TryLater = 8,
 }
 
+impl Exit {
+    /// What a registered reason means by itself, whatever status it came with.
+    pub fn of_reason(reason: &str) -> Option<Self> {
+        let signature = ["signature_missing", "signature_invalid", "signer_not_trusted", "content_altered", "downgrade_refused"];
+        signature.contains(&reason).then_some(Self::Unverified)
+    }
+}
+
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub struct Failure {
@@ -148,14 +156,13 @@ impl From<Error> for Failure {
 }
 
 fn of_problem(refusal: &Refusal) -> Exit {
-    match (refusal.problem.reason.as_str(), refusal.problem.status) {
-        ("signature_missing" | "signature_invalid" | "signer_not_trusted" | "content_altered" | "downgrade_refused", _) => Exit::Unverified,
-        (_, 401 | 403) => Exit::Refused,
-        (_, 404) => Exit::NotFound,
-        (_, 409) => Exit::Conflict,
-        (_, 429 | 502 | 503 | 504) => Exit::TryLater,
+    Exit::of_reason(&refusal.problem.reason).unwrap_or(match refusal.problem.status {
+        401 | 403 => Exit::Refused,
+        404 => Exit::NotFound,
+        409 => Exit::Conflict,
+        429 | 502 | 503 | 504 => Exit::TryLater,
         _ => Exit::Failed,
-    }
+    })
 }
 
 impl From<plinth_client::plan::Error> for Failure {

@@ -130,7 +130,7 @@ impl Call {
     /// The whole body, within the limits.
     ///
     /// # Errors
-    /// Those of [`plinth_net::read_body`].
+    /// Those of [`plinth_net::read_body()`].
     pub async fn body(&mut self) -> Result<Bytes> {
         plinth_net::read_body(&mut self.request, &self.services.settings.body).await
     }

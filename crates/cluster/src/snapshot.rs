@@ -60,7 +60,7 @@ impl Snapshot {
                 }
                 Kind::Version => versions.push(record),
                 Kind::Deployment => deployments.push(record),
-                Kind::Collection => {}
+                Kind::Collection | Kind::FormerModel => {}
             }
         }
         for record in versions {

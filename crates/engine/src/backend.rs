@@ -1,6 +1,6 @@
 //! The contract between a runner and the code that executes a model.
 //!
-//! Every backend passes the suite in [`crate::conformance`] (feature `testing`).
+//! Every backend passes the suite in `crate::conformance` (feature `testing`).
 
 pub mod onnx;
 pub mod villain;

@@ -2,6 +2,7 @@
 //!
 //! Plain values that cross the process boundary or that `serving` reads; no behaviour.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -117,6 +118,18 @@ pub enum RunnerExit {
     Hung,
     /// It broke the channel's protocol and was killed.
     BrokeProtocol,
+}
+
+impl fmt::Display for RunnerExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("it was asked to stop"),
+            Self::Status(status) => write!(f, "it ended by itself with status {status}"),
+            Self::Signal(signal) => write!(f, "signal {signal} ended it"),
+            Self::Hung => f.write_str("it hung and was killed"),
+            Self::BrokeProtocol => f.write_str("it broke the channel's protocol and was killed"),
+        }
+    }
 }
 
 /// Why a runner could not do what it was asked. Texts for users name no path and no address.

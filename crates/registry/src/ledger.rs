@@ -45,6 +45,10 @@ pub(crate) fn deployment_key(tenant: &TenantName, model: &ModelName) -> RecordKe
     RecordKey::new(Kind::Deployment, tenant.clone(), model.as_str())
 }
 
+pub(crate) fn former_model_key(tenant: &TenantName, model: &ModelName) -> RecordKey {
+    RecordKey::new(Kind::FormerModel, tenant.clone(), model.as_str())
+}
+
 pub(crate) fn collection_key() -> RecordKey {
     RecordKey::new(Kind::Collection, TenantName::default_tenant(), "plan")
 }

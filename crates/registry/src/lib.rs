@@ -1,7 +1,7 @@
 //! Models, immutable versions, aliases, signatures and the audit of every change.
 //!
 //! [`Registry`] is the service: every change goes through it, is one audited commit of the ledger, and keeps
-//! the invariants that [`testing::check`](crate::testing) verifies. [`signing`] makes and verifies signatures, [`trust`]
+//! the invariants that `testing::check` verifies. [`signing`] makes and verifies signatures, [`trust`]
 //! decides whether a node may load a version. Nothing here serves a model: nodes read the ledger through a snapshot.
 #![warn(missing_docs)]
 

@@ -16,6 +16,7 @@ mod garbage;
 mod history;
 mod keys;
 mod models;
+mod numbers;
 mod push;
 mod undo;
 mod versions;

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::StreamExt as _;
 use plinth_store::metadata::{AuditEntry, AuditQuery, Kind, Record, RecordKey, Revision};
 use plinth_store::resources::{
-    CollectionRecord, DeploymentRecord, KeyRecord, ModelRecord, TenantRecord, VersionRecord, VersionState, content_digest,
+    CollectionRecord, DeploymentRecord, FormerModelRecord, KeyRecord, ModelRecord, TenantRecord, VersionRecord, VersionState,
+    content_digest,
 };
 use plinth_store::{Metadata, Objects};
 use plinth_types::{AliasName, Digest, DigestHasher, ModelName, TenantName, VersionNumber};
@@ -61,6 +62,7 @@ struct State {
     models: BTreeMap<Owner, ModelRecord>,
     versions: BTreeMap<(Owner, VersionNumber), VersionRecord>,
     deployments: BTreeMap<Owner, DeploymentRecord>,
+    former: BTreeMap<Owner, FormerModelRecord>,
     collecting: BTreeSet<Digest>,
 }
 
@@ -88,6 +90,7 @@ impl State {
             }
             Kind::Deployment => drop(self.deployments.insert(owner(name)?, decode(record)?)),
             Kind::Collection => self.collecting.extend(decode::<CollectionRecord>(record)?.deleting),
+            Kind::FormerModel => drop(self.former.insert(owner(name)?, decode(record)?)),
         }
         Some(())
     }
@@ -106,6 +109,8 @@ impl State {
             let (champion, previous) =
                 (model.aliases.contains_key(&AliasName::champion()), model.aliases.contains_key(&AliasName::previous()));
             report.must(champion || !previous, || format!("'{}' has a previous champion and no champion", owner.1));
+            let former = self.former.get(owner).map(|former| former.last_version);
+            report.must(former <= model.last_version, || format!("'{}' uses numbers again that it had before it was deleted", owner.1));
         }
         for (owner, deployment) in &self.deployments {
             report.must(self.models.contains_key(owner), || format!("'{}' is deployed and does not exist", owner.1));

@@ -126,7 +126,7 @@ impl TrustPolicy {
     fn permitted(&self, facts: &VersionFacts<'_>, highest: VersionNumber, floor: Floor) -> Result<u64> {
         let refuse = |why: &str| {
             let text = format!(
-                "this node has served version {highest} of '{}' and may not go back to {}: {why}; sign a permission with 'plinth model rollback --key'",
+                "this node has served version {highest} of '{}' and may not go back to {}: {why}; sign a permission with 'plinth model rollback --sign-key'",
                 facts.model, facts.number
             );
             Error::new(Reason::DowngradeRefused, text)

@@ -2,7 +2,7 @@
 //! the loaded graph, shown at `/v2/models/{m}/config`.
 //!
 //! Invariants: a [`ModelConfig`] asks for nothing that Plinth would silently not do where that changes an answer (such
-//! fields are refused, see [`check`]); after [`ModelConfig::complete`] its tensors are the graph's, with types and
+//! fields are refused, see `check`); after [`ModelConfig::complete`] its tensors are the graph's, with types and
 //! shapes that agree. Reading takes at most [`ModelConfig::MAX_BYTES`] bytes.
 //!
 //! Which file a version keeps its configuration in, and acting on it (copies, warm-up, cache), is left to the rest of this

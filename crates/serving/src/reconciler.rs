@@ -139,7 +139,7 @@ impl Reconciler {
                 let current = self.slot(&key, version).filter(|s| s.instance.as_ref().is_some_and(|(t, _)| *t == ticket));
                 let Some(slot) = current else { return };
                 slot.instance = None;
-                let error = Error::new(Reason::RunnerCrashed, format!("its runner ended ({exit:?})"));
+                let error = Error::new(Reason::RunnerCrashed, format!("its runner is gone: {exit}"));
                 self.crashed(&key, version, now, &error);
             }
         }

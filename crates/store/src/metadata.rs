@@ -74,11 +74,13 @@ pub enum Kind {
     Deployment,
     /// What garbage collection is about to delete. One record, name `plan`.
     Collection,
+    /// What remains of a model that was deleted. Name: the model's.
+    FormerModel,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [Self::Tenant, Self::Key, Self::Model, Self::Version, Self::Deployment, Self::Collection];
+    pub const ALL: [Self; 7] = [Self::Tenant, Self::Key, Self::Model, Self::Version, Self::Deployment, Self::Collection, Self::FormerModel];
 
     /// The kind as it stands in the database.
     #[must_use]
@@ -90,6 +92,7 @@ impl Kind {
             Self::Version => "version",
             Self::Deployment => "deployment",
             Self::Collection => "collection",
+            Self::FormerModel => "former_model",
         }
     }
 }

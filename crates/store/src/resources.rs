@@ -205,6 +205,14 @@ pub struct CollectionRecord {
     pub deleting: Vec<Digest>,
 }
 
+/// What remains of a model that was deleted: its numbers are not used again when its name is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormerModelRecord {
+    /// The newest number that was ever handed out under this name.
+    pub last_version: VersionNumber,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

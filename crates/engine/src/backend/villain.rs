@@ -25,12 +25,12 @@
 //! ```
 //!
 //! An output with the name of an input echoes it. Any other is zeros (empty strings for BYTES), with -1 read as 1.
-//! Three tensors are there without being declared: the optional input `command` (BYTES, [-1]), and the outputs `report`
-//! (BYTES, [-1]: one element for each command, what came of it) and, when `version` is given, `version` (BYTES, [1]).
+//! Three tensors are there without being declared: the optional input `command` (BYTES, `[-1]`), and the outputs `report`
+//! (BYTES, `[-1]`: one element for each command, what came of it) and, when `version` is given, `version` (BYTES, `[1]`).
 //!
 //! # Commands
 //!
-//! Each element of `command` is one deed ([`deed`]): `delay 100ms`, `spin 100ms`, `fail why`, `refuse why`, `nan`,
+//! Each element of `command` is one deed (`deed`): `delay 100ms`, `spin 100ms`, `fail why`, `refuse why`, `nan`,
 //! `wrong_shape`, `wrong_type`, `wrong_name`, `missing_output`, `extra_output`, `panic`, `crash`, `abort`, `exit 3`,
 //! `hang`, `leak 10MiB`, `flood_stderr 10MiB`, `garbage`, `close_channel`, and the probes `open_socket`,
 //! `open_file /path`, `write_file /path`, `list /path`, `fork`, `exec`, `signal_node`, `new_code`, `user`.

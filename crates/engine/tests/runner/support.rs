@@ -1,5 +1,4 @@
 //! What the tests of runners share: the program, a world, a group of tasks.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::time::Duration;
 

@@ -142,7 +142,8 @@ impl Registry {
         let (record, outcome) = match found {
             None => {
                 let (created_by, created_at) = (actor.id.clone(), self.now());
-                let record = ModelRecord { description, tags, aliases: BTreeMap::new(), last_version: None, created_by, created_at };
+                let last_version = self.former_number(&actor.tenant, name, draft).await?;
+                let record = ModelRecord { description, tags, aliases: BTreeMap::new(), last_version, created_by, created_at };
                 (record, ApplyOutcome::Created)
             }
             Some(found) if found.value.description == description && found.value.tags == tags => return Ok(ApplyOutcome::Unchanged),

@@ -62,7 +62,8 @@ impl Registry {
         }
     }
 
-    /// Deletes a model with all its versions and its deployment. Blobs stay until garbage collection.
+    /// Deletes a model with all its versions and its deployment. Blobs stay until garbage collection, and its numbers
+    /// are not used again when a model of this name is made anew.
     ///
     /// # Errors
     /// `ModelNotFound`, `VersionInUse` while an alias points to a version or the model is deployed, `EditConflict`.
@@ -84,6 +85,7 @@ impl Registry {
             }
             let mut draft = Draft::default();
             draft.delete(model_key(&actor.tenant, model), as_read(Some(&found)));
+            self.retain_number(&actor.tenant, model, found.value.last_version, &mut draft).await?;
             if deployment.is_some() {
                 draft.delete(deployment_key(&actor.tenant, model), as_read(deployment.as_ref()));
             } else {

@@ -104,20 +104,19 @@ impl Registry {
         found: Option<Stored<ModelRecord>>,
         checked: &Checked,
     ) -> Result<Option<Version>> {
-        let (now, expect) = (self.now(), as_read(found.as_ref()));
-        let mut record = found.map_or_else(
-            || ModelRecord {
+        let (now, expect, mut draft) = (self.now(), as_read(found.as_ref()), Draft::default());
+        let mut record = match found {
+            Some(found) => found.value,
+            None => ModelRecord {
                 description: String::new(),
                 tags: Tags::new(),
                 aliases: BTreeMap::new(),
-                last_version: None,
+                last_version: self.former_number(&actor.tenant, model, &mut draft).await?,
                 created_by: actor.id.clone(),
                 created_at: now,
             },
-            |found| found.value,
-        );
+        };
         let number = checked.number_after(&actor.tenant, model, record.last_version)?;
-        let mut draft = Draft::default();
         self.guard_blobs(&checked.new.files, &mut draft).await?;
         record.last_version = Some(number);
         self.point_aliases(actor, model, number, &checked.new.aliases, &mut record, &mut draft).await?;

@@ -281,6 +281,37 @@ async fn what_is_in_use_stays() {
 }
 
 #[tokio::test]
+async fn a_model_made_anew_goes_on_counting() {
+    let s = Setup::new();
+    s.push("one", &[]).await.unwrap();
+    let first = s.head().await;
+    s.push("two", &[]).await.unwrap();
+    s.registry.delete_model(&s.actor, &s.model).await.unwrap();
+    let deleted = s.head().await;
+    assert_eq!(s.push("other", &[]).await.unwrap().version.number, n(3));
+    s.registry.delete_model(&s.actor, &s.model).await.unwrap();
+    s.sound().await;
+
+    // An old record comes back, and what was counted meanwhile stays counted.
+    s.undo(deleted).await.unwrap();
+    assert_eq!(s.registry.version(s.tenant(), &s.model, n(2)).await.unwrap().number, n(2));
+    assert_eq!(s.push("three", &[]).await.unwrap().version.number, n(4));
+    s.registry.delete_model(&s.actor, &s.model).await.unwrap();
+    s.registry.apply(&s.actor, &[resource("model", "digits", json!({}))], false).await.unwrap();
+    assert_eq!(s.push("four", &[]).await.unwrap().version.number, n(5));
+    assert_eq!(reason(s.undo(first).await), Reason::EditConflict);
+    s.sound().await;
+
+    // Undoing the push that made a model takes the model away, not the number.
+    let s = Setup::new();
+    s.push("one", &[]).await.unwrap();
+    s.undo(s.head().await).await.unwrap();
+    assert_eq!(reason(s.registry.model(s.tenant(), &s.model).await), Reason::ModelNotFound);
+    assert_eq!(s.push("two", &[]).await.unwrap().version.number, n(2));
+    s.sound().await;
+}
+
+#[tokio::test]
 async fn loading_again_counts_the_generation() {
     let s = Setup::new();
     s.push("one", &["champion"]).await.unwrap();
@@ -613,6 +644,7 @@ async fn the_checker_sees_each_kind_of_damage() {
             "digits",
             json!({ "aliases": { "champion": { "version": 7 } }, "last_version": 9, "created_by": "", "created_at": "1970-01-01T00:00:00.000Z" }),
         ),
+        (Kind::FormerModel, "digits", json!({ "last_version": 10 })),
         (Kind::Version, "digits/1", serde_json::Value::Null),
         (Kind::Deployment, "ghost", json!({})),
         (Kind::Collection, "plan", json!({ "deleting": [Digest::of(b"one")] })),

@@ -47,14 +47,15 @@ impl Registry {
 
     async fn draft_undo(&self, entry: &AuditEntry) -> Result<Draft> {
         let (mut draft, mut overlay) = (Draft::default(), Overlay::new());
-        for change in &entry.changes {
+        // What remains of former models is never taken back.
+        for change in entry.changes.iter().filter(|change| change.key.kind != Kind::FormerModel) {
             let current = self.ledger.get::<Value>(&change.key).await?;
             if current.as_ref().map(|c| &c.value) != change.after.as_ref() {
                 let text =
                     format!("the {} '{}' has changed since: undo the later changes first", change.key.kind.as_str(), change.key.name);
                 return Err(Error::new(Reason::EditConflict, text));
             }
-            let target = keep_numbers_rising(&change.key, change.before.clone(), change.after.as_ref())?;
+            let target = self.before_but_numbers(change, &mut draft).await?;
             draft.set(change.key.clone(), as_read(current.as_ref()), target.clone());
             overlay.insert(change.key.clone(), target);
         }
@@ -128,25 +129,17 @@ impl After<'_> {
     }
 }
 
-/// Puts back a model's record, but not the number of its newest version: numbers are not used again.
-fn keep_numbers_rising(key: &RecordKey, before: Option<Value>, after: Option<&Value>) -> Result<Option<Value>> {
-    let (Kind::Model, Some(before), Some(after)) = (key.kind, before.clone(), after) else { return Ok(before) };
-    let mut record: ModelRecord = decode(before)?;
-    record.last_version = record.last_version.max(decode::<ModelRecord>(after.clone())?.last_version);
-    serde_json::to_value(record).map(Some).map_err(|e| Error::internal("encoding a record").source(e))
-}
-
 /// The model that a record belongs to.
 fn model_of(key: &RecordKey) -> Option<(TenantName, ModelName)> {
     let name = match key.kind {
         Kind::Model | Kind::Deployment => key.name.as_str(),
         Kind::Version => key.name.rsplit_once('/')?.0,
-        Kind::Tenant | Kind::Key | Kind::Collection => return None,
+        Kind::Tenant | Kind::Key | Kind::Collection | Kind::FormerModel => return None,
     };
     models::parse_name(name).ok().map(|model| (key.tenant.clone(), model))
 }
 
-fn decode<T: DeserializeOwned>(value: Value) -> Result<T> {
+pub(super) fn decode<T: DeserializeOwned>(value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|e| Error::internal("decoding a record from the audit").source(e))
 }
 

@@ -44,6 +44,10 @@ pub struct Args {
     #[command(flatten)]
     key: KeyArgs,
 
+    /// The number that the version must get; a signature names it
+    #[arg(long, value_name = "NUMBER")]
+    version: Option<VersionNumber>,
+
     /// Move an alias to the version at once
     #[arg(long, value_name = "ALIAS", num_args = 0..=1, default_missing_value = "champion")]
     pub promote: Option<AliasName>,
@@ -66,12 +70,16 @@ pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
         description: args.description,
         tags: args.tags.into_iter().collect::<BTreeMap<_, _>>(),
         aliases: args.promote.into_iter().collect(),
+        expect_number: args.version,
         ..Push::default()
     };
     let pushed = context.wait(async {
         if let Some(signer) = &signer {
             // The signature names the number, so the number must be known before.
-            let number = next_number(&client, &args.name).await?;
+            let number = match args.version {
+                Some(number) => number,
+                None => next_number(&client, &args.name).await?,
+            };
             push.signature = Some(signer.sign(&args.name, number, plan.files())?);
             push.expect_number = Some(number);
         }
@@ -112,7 +120,7 @@ async fn upload(client: &Client, model: &ModelName, plan: &Plan, push: Push, out
         let raced = signed && error.status() == Some(409);
         let failure = Failure::from(error);
         if raced {
-            failure.next("push again: the signature names the version's number, which somebody else was given meanwhile")
+            failure.next("push again; a model that was deleted before goes on counting: give the next number with --version")
         } else {
             failure
         }

@@ -31,7 +31,9 @@ async fn poll(client: &Client, model: &ModelName, version: VersionNumber) -> Res
             Some(("ready", _)) => return Ok(()),
             Some((state @ ("failed" | "quarantined"), reason)) => {
                 let message = format!("{model}@{version} is {state}: {}", reason.unwrap_or("the node's log says why"));
-                return Err(Failure::new(Exit::Failed, message).next("what was served before goes on being served"));
+                // It begins with the reason's word.
+                let exit = reason.and_then(|text| Exit::of_reason(text.split(':').next()?)).unwrap_or(Exit::Failed);
+                return Err(Failure::new(exit, message).next("what was served before goes on being served"));
             }
             _ => tokio::time::sleep(PAUSE).await,
         }

@@ -87,10 +87,10 @@ impl Line {
     }
 }
 
-/// What a step does to the state, when it can be foretold.
-fn foretell(state: &mut State, step: &Step) -> Result<(), Reason> {
+/// What a step does to the state, when it can be foretold; `used` is the newest number that was ever handed out.
+fn foretell(state: &mut State, used: u64, step: &Step) -> Result<(), Reason> {
     if let Step::Push(content, aliases) = step {
-        let line = state.get_or_insert_default();
+        let line = state.get_or_insert_with(|| Line { last: used, ..Line::default() });
         let existing = line.versions.iter().rev().find(|(_, (c, active))| c == content && *active).map(|(n, _)| *n);
         // The moves of a push that changes no alias do not deploy either.
         let number = existing.unwrap_or(line.last + 1);
@@ -225,6 +225,7 @@ proptest! {
             let mut state: State = None;
             // What stood before each commit.
             let mut before: BTreeMap<u64, State> = BTreeMap::new();
+            let mut used = 0;
             for step in &steps {
                 let (head, old) = (s.head().await, state.clone());
                 let outcome = perform(&s, step).await.map_err(|e| e.reason());
@@ -243,10 +244,14 @@ proptest! {
                         }
                     }
                     _ => {
-                        assert_eq!(outcome, foretell(&mut state, step), "{step:?}");
+                        assert_eq!(outcome, foretell(&mut state, used, step), "{step:?}");
                         if outcome.is_err() { state.clone_from(&old) }
                         assert_eq!(observe(&s).await, state, "{step:?}");
                     }
+                }
+                if let Some(line) = &state {
+                    assert!(line.last >= used, "numbers do not fall: {step:?}");
+                    used = line.last;
                 }
                 for revision in head.0 + 1..=s.head().await.0 {
                     before.insert(revision, old.clone());
