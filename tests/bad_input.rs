@@ -152,6 +152,12 @@ async fn every_bad_inference_has_a_clear_answer_and_costs_little() {
 #[tokio::test]
 async fn a_retired_or_unloaded_version_is_named_as_such() {
     let node = node_with_identity().await;
+    models::push(&node, "x", &models::digits(1), &[]).await;
+    node.client().retire_version(&models::name("x"), models::number(2)).await.unwrap();
+    let answer = node.post("/v2/models/x/versions/2/infer").json(&floats(&[1.0, 2.0])).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    assert!(answer.text().await.unwrap().contains("version 2 of model 'x' is retired"));
+
     let unload = node.post("/v2/repository/models/x/unload").send().await.unwrap();
     assert_eq!(unload.status(), 200);
     let (status, answer) = infer(&node, "x", &floats(&[1.0, 2.0])).await;
@@ -166,7 +172,7 @@ async fn a_retired_or_unloaded_version_is_named_as_such() {
 
 #[tokio::test]
 async fn hostile_models_are_refused_and_the_old_version_serves() {
-    let node = node_with_identity().await;
+    let mut node = node_with_identity().await;
     let good = std::fs::read(models::digits(2).join("model.onnx")).unwrap();
     let hostile: Vec<(&str, Vec<u8>)> = vec![
         ("truncated", good[..good.len() / 2].to_vec()),
@@ -185,6 +191,17 @@ async fn hostile_models_are_refused_and_the_old_version_serves() {
         let (status, answer) = infer(&node, "x", &floats(&[1.0, 2.0])).await;
         assert_eq!((status, &answer["model_version"]), (200, &json!("1")), "{name}");
     }
+    // Four bad promotions later neither alias names the good version; it is protected all the same, also by a restart.
+    for outcome in [
+        node.client().delete_version(&models::name("x"), models::number(1)).await.map(drop),
+        node.client().retire_version(&models::name("x"), models::number(1)).await.map(drop),
+    ] {
+        assert_eq!(outcome.unwrap_err().reason(), Some("version_in_use"));
+    }
+    node.stop().await;
+    node.restart().await;
+    models::default_is(&node, "x", 1).await;
+    assert_eq!(infer(&node, "x", &floats(&[1.0, 2.0])).await.0, 200);
 }
 
 #[tokio::test]

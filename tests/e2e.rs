@@ -31,6 +31,26 @@ async fn the_admin_key_is_shown_once_and_is_needed() {
     }
 }
 
+#[tokio::test]
+async fn a_first_start_that_fails_loses_no_key() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut node = Node::prepare(NodeOptions::default().set("listen.http", &format!("{:?}", taken.local_addr().unwrap().to_string())));
+    node.spawn();
+    let status = node.wait_end().await;
+    assert!(!status.success());
+    assert!(node.log().contains("another program has the port"), "{}", node.log());
+    node.set("listen.http", "\"127.0.0.1:0\"");
+    node.spawn();
+    node.wait_ready().await;
+    assert!(node.key().is_some(), "{}", node.log());
+    assert!(node.get("/v1/status").send().await.unwrap().status().is_success());
+
+    let mut second = Node::prepare(NodeOptions::default().set("node.data_dir", &format!("{:?}", node.data_dir())));
+    second.spawn();
+    assert!(!second.wait_end().await.success());
+    assert!(second.log().contains("another node is running"), "{}", second.log());
+}
+
 fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap().flatten() {

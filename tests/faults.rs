@@ -133,6 +133,85 @@ fn kill(pid: u32) {
 }
 
 #[tokio::test]
+async fn a_restart_does_not_wait_behind_slow_loads() {
+    let node = Node::start(NodeOptions::dev().villain()).await;
+    models::deploy(&node, "victim", models::villain("", "1").path()).await;
+    for n in 0..6 {
+        models::push(&node, &format!("slow-{n}"), models::villain("load_delay = \"20s\"", &n.to_string()).path(), &["champion"]).await;
+    }
+    let start = Instant::now();
+    kill(models::served(&node, "victim", 1).await.unwrap().pid.unwrap());
+    eventually("it answers again", Duration::from_secs(2), async || {
+        (infer(&node, "victim", &command("delay 0ms")).await.0 == 200).then_some(())
+    })
+    .await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_set_aside_and_made_anew() {
+    let mut node = Node::start(NodeOptions::dev()).await;
+    models::deploy(&node, "digits", &models::digits(1)).await;
+    node.stop().await;
+    let file = node.data_dir().join("snapshot.json");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    node.restart().await;
+    models::default_is(&node, "digits", 1).await;
+    assert!(node.data_dir().join("snapshot.json.damaged").exists());
+    check_snapshot_is_sound(&node);
+}
+
+fn check_snapshot_is_sound(node: &Node) {
+    let text = std::fs::read(node.data_dir().join("snapshot.json")).unwrap();
+    let line = text.iter().position(|b| *b == b'\n').unwrap();
+    let header: Value = serde_json::from_slice(&text[..line]).unwrap();
+    assert_eq!(header["sha256"], Digest::of(&text[line + 1..]).to_string());
+}
+
+#[tokio::test]
+async fn another_database_in_its_place_takes_nothing_away_and_gets_no_changes() {
+    let mut node = Node::start(NodeOptions::default()).await;
+    models::deploy(&node, "digits", &models::digits(1)).await;
+    node.stop().await;
+    let database = node.data_dir().join("metadata.sqlite");
+    let backup = std::fs::read(&database).unwrap();
+    node.restart().await;
+    models::deploy(&node, "digits", &models::digits(2)).await;
+    node.stop().await;
+
+    // An older backup; then nothing at all.
+    for replaced in [Some(&backup), None] {
+        for file in ["metadata.sqlite", "metadata.sqlite-wal", "metadata.sqlite-shm"] {
+            let _ = std::fs::remove_file(node.data_dir().join(file));
+        }
+        if let Some(bytes) = replaced {
+            std::fs::write(&database, bytes).unwrap();
+        }
+        node.spawn();
+        node.wait_ready().await;
+        models::default_is(&node, "digits", 2).await;
+        let edit =
+            node.request(reqwest::Method::PATCH, "/v1/models/digits").json(&serde_json::json!({"description": "x"})).send().await.unwrap();
+        assert_eq!(edit.status(), 409, "the old key is known, the change is refused");
+        assert_eq!(edit.json::<Value>().await.unwrap()["reason"], "ledger_diverged");
+        node.stop().await;
+    }
+    // Somebody decides for the backup.
+    std::fs::write(&database, &backup).unwrap();
+    for file in ["metadata.sqlite-wal", "metadata.sqlite-shm", "snapshot.json"] {
+        let _ = std::fs::remove_file(node.data_dir().join(file));
+    }
+    node.spawn();
+    node.wait_ready().await;
+    models::default_is(&node, "digits", 1).await;
+    node.stop().await;
+    check_invariants(&node).await;
+}
+
+#[tokio::test]
 async fn three_crashes_are_quarantine_and_the_previous_version_serves() {
     let node = Node::start(NodeOptions::dev().villain()).await;
     models::deploy(&node, "m", models::villain("", "good").path()).await;

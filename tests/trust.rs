@@ -163,8 +163,14 @@ async fn bytes_that_were_altered_on_disk_are_never_loaded() {
     models::promote(&node, "m", 2).await.unwrap();
     refused(&node, 2, "content_altered").await;
     let verification = node.client().verification(&name("m"), number(2)).await.unwrap();
-    assert_eq!(verification.reason.as_deref(), Some("content_altered"));
-    assert_eq!(flip(&stored), 1, "and back");
+    assert_eq!((verification.accepted, verification.reason.as_deref()), (false, Some("content_altered")), "what is damaged is gone");
+
+    // Another push puts the right bytes there, and a load asks for them again.
+    let again = push_signed(&node, two.path(), signer.sign(two.path(), "m", 2), &[]).await.unwrap();
+    assert_eq!(again.number.get(), 2);
+    let load = node.post("/v2/repository/models/m/load").send().await.unwrap();
+    assert!(load.status().is_success(), "{}", load.text().await.unwrap());
+    models::default_is(&node, "m", 2).await;
 
     // A cached copy that was changed is thrown away and fetched anew, at start too.
     node.stop().await;
@@ -212,6 +218,30 @@ async fn an_older_version_needs_a_signed_permission() {
     })
     .await;
     models::default_is(&node, "m", 2).await;
+}
+
+#[tokio::test]
+async fn a_version_that_was_let_in_by_its_number_is_judged_again_before_it_answers() {
+    let signer = Signer::new();
+    let node = signer.strict_node().await;
+    for version in [1, 2, 3] {
+        let files = model(version as f32);
+        push_signed(&node, files.path(), signer.sign(files.path(), "m", version), &["champion"]).await.unwrap();
+        models::default_is(&node, "m", version).await;
+    }
+    // Version 1 is loaded beside version 3, which is allowed, and then moved to the front, which is not.
+    let pin = serde_json::json!({"resources": [{"kind": "deployment", "name": "m", "spec": {"versions": [1]}}]});
+    assert!(node.post("/v1/apply").json(&pin).send().await.unwrap().status().is_success());
+    models::state_is(&node, "m", 1, "ready").await;
+    models::promote(&node, "m", 1).await.unwrap();
+    eventually("the downgrade is refused", Duration::from_secs(10), async || {
+        models::served(&node, "m", 1).await.filter(|s| s.reason.as_deref().is_some_and(|r| r.starts_with("downgrade_refused")))
+    })
+    .await;
+    models::default_is(&node, "m", 3).await;
+    assert_eq!(infer(&node, "m", &input()).await.1["model_version"], "3");
+    let by_number = node.post("/v2/models/m/versions/1/infer").json(&input()).send().await.unwrap();
+    assert_eq!(by_number.status(), 200, "by its number it still answers");
 }
 
 #[tokio::test]

@@ -52,9 +52,12 @@ where
     Fut: Future<Output = Result<Response>> + Send + 'static,
 {
     let services = services.clone();
+    let changes = access == Access::Admin && !matches!(method, Method::GET | Method::HEAD);
     let handler = move |request: Request, params: Params, context: Context| {
         let call = Call { principal: context.principal, request_id: context.request_id, params, request, services: services.clone() };
-        handler(services.clone(), call)
+        let writable = if changes { services.must_be_writable() } else { Ok(()) };
+        let answer = writable.map(|()| handler(services.clone(), call));
+        async move { answer?.await }
     };
     Route::new(method, pattern, access, name, handler)
 }

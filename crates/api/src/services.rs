@@ -12,7 +12,7 @@ use plinth_registry::{Registry, Version};
 use plinth_runtime::World;
 use plinth_serving::Serving;
 use plinth_store::metadata::Revision;
-use plinth_types::{Result, TenantName};
+use plinth_types::{Error, Reason, Result, TenantName};
 use tokio::sync::watch;
 
 /// Judges a stored version as a load would, without loading it.
@@ -93,24 +93,37 @@ impl Services {
         Self(Arc::new(parts))
     }
 
-    /// Waits until this node shows a committed change. The change stands whether or not it is shown in time.
-    pub async fn show(&self, revision: Revision) {
+    /// Waits until this node shows a committed change; whether it does in time. The change stands in any case.
+    pub async fn show(&self, revision: Revision) -> bool {
         self.snapshot.poke();
         let mut applied = self.applied.clone();
         let shown = applied.wait_for(|r| *r >= revision.0);
-        let _ = tokio::time::timeout(SHOW_DEADLINE, shown).await;
+        tokio::time::timeout(SHOW_DEADLINE, shown).await.is_ok_and(|shown| shown.is_ok())
     }
 
-    /// Waits until this node shows everything that this process has committed.
-    pub async fn show_newest(&self) {
+    /// Waits until this node shows everything that this process has committed; whether it does in time.
+    pub async fn show_newest(&self) -> bool {
         let newest = *self.registry.changes().borrow();
-        self.show(newest).await;
+        self.show(newest).await
+    }
+
+    /// Refuses changes to a ledger that this node does not follow: they would be written where nobody reads them.
+    ///
+    /// # Errors
+    /// [`Reason::LedgerDiverged`].
+    pub fn must_be_writable(&self) -> Result<()> {
+        if !self.snapshot.view().diverged {
+            return Ok(());
+        }
+        let text = "the registry's database is not the one that this node has served from: a restored backup, or another one. \
+                    To accept it, stop the node, delete snapshot.json in its data directory, and start it; else put the right one back";
+        Err(Error::new(Reason::LedgerDiverged, text))
     }
 
     /// Whether the node can serve what it should: everything wished has been loaded or has failed once, and it does not end.
     #[must_use]
     pub fn ready(&self) -> bool {
-        !self.stopping.load(Ordering::Relaxed) && self.serving.table().settled
+        !self.stopping.load(Ordering::Relaxed) && self.serving.table().can_serve()
     }
 }
 

@@ -81,6 +81,15 @@ impl SnapshotFile {
         decode(&bytes).map(Some)
     }
 
+    /// Moves a damaged snapshot out of the way, so that it can be looked at. Blocking.
+    ///
+    /// # Errors
+    /// [`SnapshotFileError::Io`].
+    pub fn set_aside(&self) -> Result<(), SnapshotFileError> {
+        let aside = self.directory.join("snapshot.json.damaged");
+        std::fs::rename(self.path(), aside).map_err(|source| SnapshotFileError::Io { operation: "setting aside", source })
+    }
+
     /// Replaces the snapshot. Blocking. When it returns `Ok` the new one is on disk for good.
     ///
     /// # Errors

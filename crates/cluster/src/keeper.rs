@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use plinth_runtime::{OnEnd, TaskGroup, World};
+use plinth_store::metadata::Revision;
 use plinth_store::{Metadata, MetadataError};
-use plinth_types::{Error, Result, Timestamp};
+use plinth_telemetry::Catalogue;
+use plinth_types::{Digest, Error, Reason, Result, Timestamp};
 use tokio::sync::{Notify, watch};
 
-use crate::{Snapshot, SnapshotFile};
+use crate::{Snapshot, SnapshotFile, SnapshotFileError};
 
 /// What the node serves from.
 #[derive(Debug, Clone)]
@@ -25,6 +27,12 @@ pub struct View {
     pub checked_at: Timestamp,
     /// Whether the last look at the ledger succeeded.
     pub fresh: bool,
+    /// Whether it was ever read, from the file or from the ledger; before that nothing is known, not even that nothing
+    /// is wished.
+    pub known: bool,
+    /// Whether the ledger is not the one that the snapshot was taken from: a restored backup, or another database. Then
+    /// the snapshot stands, and nothing may be changed until somebody decides.
+    pub diverged: bool,
 }
 
 /// How often to look and to write.
@@ -34,6 +42,18 @@ pub struct KeeperOptions {
     pub poll: Duration,
     /// How often to write the file when nothing changed.
     pub interval: Duration,
+}
+
+/// What a keeper is built from.
+pub struct KeeperParts {
+    /// The ledger.
+    pub metadata: Arc<dyn Metadata>,
+    /// The file.
+    pub file: SnapshotFile,
+    /// How often to look and to write.
+    pub options: KeeperOptions,
+    /// What it counts.
+    pub metrics: Arc<Catalogue>,
 }
 
 /// Keeps the view current.
@@ -52,27 +72,37 @@ impl Keeper {
     /// Without a ledger it starts from the file; without a file it waits for the ledger in the background and shows an
     /// empty view meanwhile.
     ///
+    /// A damaged file is set aside, and the ledger makes a new one.
+    ///
     /// # Errors
-    /// When the file is damaged or of a newer release: serving something else than before would be a surprise.
-    pub async fn start(
-        metadata: Arc<dyn Metadata>,
-        file: SnapshotFile,
-        options: KeeperOptions,
-        world: &World,
-        tasks: &TaskGroup,
-    ) -> Result<Arc<Self>> {
+    /// When the file was written by a newer release, or is damaged while the ledger is away: nobody knows then what to
+    /// serve.
+    pub async fn start(parts: KeeperParts, world: &World, tasks: &TaskGroup) -> Result<Arc<Self>> {
+        let KeeperParts { metadata, file, options, metrics } = parts;
         let reading = file.clone();
-        let stored = blocking(move || reading.load()).await?;
-        let loaded = stored.is_some();
+        let (stored, damaged) = match blocking(move || Ok(reading.load())).await? {
+            Ok(stored) => (stored, None),
+            Err(error @ SnapshotFileError::Damaged(_)) => (None, Some(error)),
+            Err(error) => return Err(unusable(error)),
+        };
+        if let Some(error) = &damaged {
+            let aside = file.clone();
+            blocking(move || aside.set_aside()).await?;
+            tracing::error!(%error, "the damaged snapshot was set aside as snapshot.json.damaged; the ledger makes a new one");
+        }
+        let known = stored.is_some();
         let (snapshot, checked_at) = stored.unwrap_or_else(|| (Snapshot::default(), world.clock.now()));
         let revision = snapshot.revision;
-        let view = View { snapshot: Arc::new(snapshot), checked_at, fresh: false };
+        let view = View { snapshot: Arc::new(snapshot), checked_at, fresh: false, known, diverged: false };
         let keeper = Arc::new(Self { view: ArcSwap::from_pointee(view), changes: watch::Sender::new(revision.0), poke: Notify::new() });
-        let worker = Worker { keeper: keeper.clone(), metadata, file, world: world.clone(), options, last_error: None };
-        let mut worker = worker;
+        let mut worker = Worker { keeper: keeper.clone(), metadata, file, world: world.clone(), options, metrics, last_error: None };
         worker.refresh(true).await;
-        if !loaded && !keeper.view().fresh {
-            tracing::warn!("there is no snapshot yet and the ledger cannot be reached; nothing is served until it can");
+        match damaged {
+            Some(error) if !keeper.view().fresh => return Err(unusable(error)),
+            _ if !keeper.view().known => {
+                tracing::warn!("there is no snapshot yet and the ledger cannot be reached; nothing is served until it can");
+            }
+            _ => {}
         }
         let stop = tasks.cancelled().clone();
         tasks.spawn("snapshot keeper", OnEnd::CancelGroup, async move {
@@ -113,7 +143,22 @@ struct Worker {
     file: SnapshotFile,
     world: World,
     options: KeeperOptions,
+    metrics: Arc<Catalogue>,
     last_error: Option<String>,
+}
+
+/// Why a look at the ledger brought nothing.
+enum Failure {
+    /// It cannot be read, or the file not be written.
+    Away(Error),
+    /// It is not the ledger that the snapshot was taken from.
+    Diverged(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Away(error)
+    }
 }
 
 impl Worker {
@@ -137,52 +182,81 @@ impl Worker {
                 }
                 written
             }
-            Err(error) => {
-                let text = error.log_text();
+            Err(failure) => {
+                self.metrics.snapshot_failures.inc();
+                let (text, diverged) = match failure {
+                    Failure::Away(error) => (error.log_text(), self.keeper.view().diverged),
+                    Failure::Diverged(text) => (text, true),
+                };
+                let view = View { fresh: false, diverged, ..View::clone(&self.keeper.view()) };
                 if self.last_error.as_ref() != Some(&text) {
-                    let view = self.keeper.view();
-                    tracing::warn!(revision = view.snapshot.revision.0, cause = %text, "the ledger cannot be read, serving goes on from the snapshot");
+                    let revision = view.snapshot.revision.0;
+                    if diverged {
+                        tracing::error!(revision, cause = %text, "the ledger is not the one that this node has served from; serving goes on from the snapshot and changes are refused. To accept this ledger, stop the node, delete snapshot.json in its data directory, and start it");
+                    } else {
+                        tracing::warn!(revision, cause = %text, "the ledger cannot be followed, serving goes on from the snapshot");
+                    }
                     self.last_error = Some(text);
                 }
-                let view = View { fresh: false, ..View::clone(&self.keeper.view()) };
                 self.keeper.view.store(Arc::new(view));
                 false
             }
         }
     }
 
-    async fn try_refresh(&self, write_unchanged: bool) -> Result<bool> {
+    async fn try_refresh(&self, write_unchanged: bool) -> Result<bool, Failure> {
         let shown = self.keeper.view();
         let head = within(self.metadata.head()).await?;
-        if head < shown.snapshot.revision {
-            // A restored backup, or another database. Going back would take away what was promised.
-            let text = format!(
-                "the ledger is at revision {head}, the snapshot at {}; was another database put in its place?",
-                shown.snapshot.revision
-            );
-            return Err(Error::internal(text));
-        }
-        let unchanged = head == shown.snapshot.revision;
-        let snapshot = if unchanged {
-            shown.snapshot.clone()
-        } else {
-            let (revision, records) = within(self.metadata.read_all()).await?;
-            Arc::new(Snapshot::from_records(revision, records).map_err(Error::internal)?)
-        };
+        self.must_be_the_same_ledger(&shown.snapshot, head).await?;
+        let unchanged = shown.known && head == shown.snapshot.revision;
+        let snapshot = if unchanged { shown.snapshot.clone() } else { Arc::new(self.take().await?) };
         let now = self.world.clock.now();
         let write = !unchanged || write_unchanged;
         if write {
             let (file, body) = (self.file.clone(), snapshot.clone());
             blocking(move || file.store(&body, now)).await?;
+            self.metrics.snapshot_written.inc();
         }
         let revision = snapshot.revision.0;
-        self.keeper.view.store(Arc::new(View { snapshot, checked_at: now, fresh: true }));
+        self.metrics.snapshot_revision.set_whole(revision);
+        self.metrics.snapshot_time.set_whole(now.millis() / 1000);
+        self.keeper.view.store(Arc::new(View { snapshot, checked_at: now, fresh: true, known: true, diverged: false }));
         if !unchanged {
             tracing::debug!(revision, "new snapshot");
             self.keeper.changes.send_replace(revision);
         }
         Ok(write)
     }
+
+    async fn take(&self) -> Result<Snapshot> {
+        let (revision, records) = within(self.metadata.read_all()).await?;
+        let mark = self.mark(revision).await?;
+        Ok(Snapshot { mark, ..Snapshot::from_records(revision, records).map_err(Error::internal)? })
+    }
+
+    /// Stands for the ledger's history up to a revision: two ledgers that took different ways have different marks.
+    async fn mark(&self, revision: Revision) -> Result<Option<Digest>> {
+        let entry = within(self.metadata.audit_entry(revision)).await?;
+        entry
+            .map(|entry| serde_json::to_vec(&entry).map(|text| Digest::of(&text)))
+            .transpose()
+            .map_err(|e| Error::internal("marking a revision").source(e))
+    }
+
+    async fn must_be_the_same_ledger(&self, shown: &Snapshot, head: Revision) -> Result<(), Failure> {
+        if head < shown.revision {
+            return Err(Failure::Diverged(format!("the ledger is at revision {head}, the snapshot at {}", shown.revision)));
+        }
+        if shown.mark.is_some() && self.mark(shown.revision).await? != shown.mark {
+            return Err(Failure::Diverged(format!("the ledger's revision {} is not the one in the snapshot", shown.revision)));
+        }
+        Ok(())
+    }
+}
+
+fn unusable(error: SnapshotFileError) -> Error {
+    let text = error.to_string();
+    Error::new(Reason::Internal, text).source(error)
 }
 
 async fn within<T>(look: impl Future<Output = Result<T, MetadataError>>) -> Result<T> {

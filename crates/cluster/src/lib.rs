@@ -11,5 +11,5 @@ mod keeper;
 mod snapshot;
 
 pub use file::{SnapshotFile, SnapshotFileError};
-pub use keeper::{Keeper, KeeperOptions, View};
+pub use keeper::{Keeper, KeeperOptions, KeeperParts, View};
 pub use snapshot::{ModelEntry, Snapshot};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use plinth_store::metadata::{Kind, Record, Revision};
 use plinth_store::resources::{DeploymentRecord, KeyRecord, ModelRecord, TenantRecord, VersionRecord};
-use plinth_types::{KeyId, ModelName, TenantName, VersionNumber};
+use plinth_types::{Digest, KeyId, ModelName, TenantName, VersionNumber};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a node needs in order to serve, as of one revision of the ledger.
@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 pub struct Snapshot {
     /// The ledger's revision that it shows.
     pub revision: Revision,
+    /// The digest of the audit entry of that revision: by it another ledger, or a restored one that went another way, is
+    /// recognised.
+    #[serde(default)]
+    pub mark: Option<Digest>,
     /// The tenants.
     pub tenants: BTreeMap<TenantName, TenantRecord>,
     /// The keys, by tenant and id.

@@ -155,6 +155,10 @@ impl Artifacts {
         drop(sender);
         let found = writer.await.map_err(|e| Error::internal("writing a cached file").source(e))??;
         if found != (digest, size) {
+            // The bytes may have been altered on the way; only what lies there altered is removed.
+            if let Err(error) = self.registry.drop_if_damaged(&digest).await {
+                tracing::warn!(%digest, %error, "a damaged file cannot be looked at again");
+            }
             let text = format!("the stored file '{name}' was altered; restore it from a backup, or push the version again");
             return Err(Error::new(Reason::ContentAltered, text));
         }

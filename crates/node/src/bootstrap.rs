@@ -14,7 +14,7 @@ use plinth_types::{Reason, Result, TenantName};
 pub async fn prepare(registry: &Registry, world: &World, with_keys: bool) -> Result<Option<String>> {
     let (actor, tenant) = (Actor::system().comment("first start"), TenantName::default_tenant());
     registry.ensure_tenant(&actor, &tenant, "the tenant of everything on a node where nobody made another").await?;
-    if !with_keys || has_admin(registry, &tenant).await? {
+    if !with_keys || has_admin(registry, world, &tenant).await? {
         return Ok(None);
     }
     let key = ApiKey::generate(world.random.as_ref())?;
@@ -23,11 +23,13 @@ pub async fn prepare(registry: &Registry, world: &World, with_keys: bool) -> Res
     Ok(Some(key.reveal()))
 }
 
-async fn has_admin(registry: &Registry, tenant: &TenantName) -> Result<bool> {
+/// Whether there is an admin key that still works.
+async fn has_admin(registry: &Registry, world: &World, tenant: &TenantName) -> Result<bool> {
+    let now = world.clock.now();
     let mut query = PageQuery::default();
     loop {
         let page = registry.keys(tenant, &query).await?;
-        if page.items.iter().any(|(_, record)| record.role == Role::Admin) {
+        if page.items.iter().any(|(_, record)| record.role == Role::Admin && record.expires_at.is_none_or(|end| end > now)) {
             return Ok(true);
         }
         let Some(next) = page.next else { return Ok(false) };
@@ -37,5 +39,5 @@ async fn has_admin(registry: &Registry, tenant: &TenantName) -> Result<bool> {
 
 /// Whether a failure to prepare is one that a later start mends.
 pub fn may_wait(reason: Reason) -> bool {
-    matches!(reason, Reason::StoreUnavailable | Reason::StorageFull)
+    matches!(reason, Reason::StoreUnavailable | Reason::StorageFull | Reason::LedgerDiverged)
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
+    _database: Option<File>,
 }
 
 /// Where a running node can be reached; `node.json` in the data directory, for tools on the same machine.
@@ -37,11 +38,34 @@ impl DataDir {
         made.with_context(|| format!("the data directory {} cannot be made; node.data_dir names another", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("the data directory {} cannot be opened", path.display()))?;
         let lock = File::options().write(true).create(true).truncate(false).open(path.join("lock"));
+        // On a disk that has become read-only a node that ran before can still serve.
+        let lock = lock.or_else(|error| File::open(path.join("lock")).map_err(|_| error));
         let lock = lock.with_context(|| format!("the data directory {} is not writable", path.display()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             bail!("another node is running on {}; stop it, or give this one its own node.data_dir", path.display());
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, _lock: lock, _database: None })
+    }
+
+    /// Takes hold of a SQLite ledger that lies elsewhere, too: two nodes on one file would take each other's files for
+    /// garbage.
+    ///
+    /// # Errors
+    /// When another node holds it.
+    pub fn hold_beside(&mut self, database: &Path) -> Result<()> {
+        let mut beside = database.as_os_str().to_owned();
+        beside.push(".lock");
+        if let Some(parent) = database.parent() {
+            std::fs::create_dir_all(parent).with_context(|| format!("the directory {} cannot be made", parent.display()))?;
+        }
+        let lock =
+            File::options().write(true).create(true).truncate(false).open(&beside).or_else(|error| File::open(&beside).map_err(|_| error));
+        let lock = lock.with_context(|| format!("{} cannot be locked", database.display()))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("another node uses the ledger {}; a ledger that nodes share is a PostgreSQL database", database.display());
+        }
+        self._database = Some(lock);
+        Ok(())
     }
 
     /// The directory.

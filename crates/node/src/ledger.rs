@@ -13,6 +13,8 @@ use plinth_runtime::{OnEnd, TaskGroup, World};
 use plinth_store::metadata::{self, AuditEntry, AuditQuery, Commit, ListQuery, MetadataOptions, Record, RecordKey, Revision};
 use plinth_store::{Metadata, MetadataError};
 
+/// How long a start waits for the ledger; past it the ledger is opened in the background.
+const FIRST_TRY: Duration = Duration::from_secs(2);
 /// Tried again this often.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -28,7 +30,10 @@ impl Ledger {
     /// When the database was written by a newer release or is damaged.
     pub async fn open(options: MetadataOptions, world: &World, tasks: &TaskGroup) -> Result<Arc<Self>, MetadataError> {
         let ledger = Arc::new(Self { inner: ArcSwapOption::empty() });
-        match metadata::open(&options, world).await {
+        // Opening is cancel safe: migrations go on where they stood.
+        let first = tokio::time::timeout(FIRST_TRY, metadata::open(&options, world)).await;
+        let first = first.unwrap_or_else(|_| Err(MetadataError::Unavailable { operation: "opening", source: "it takes too long".into() }));
+        match first {
             Ok(opened) => ledger.put(opened),
             Err(error @ (MetadataError::Unavailable { .. } | MetadataError::Full)) => {
                 tracing::warn!(cause = %chain(&error), "the ledger cannot be opened, trying again in the background");

@@ -33,19 +33,33 @@ pub fn find_onnxruntime(configured: Option<&Path>, data_dir: &Path) -> Result<Pa
 
 fn candidates(data_dir: &Path) -> Vec<PathBuf> {
     let mut places = vec![data_dir.join("lib")];
-    if let Some(beside) = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())) {
-        places.extend([beside.join("../lib"), beside.clone()]);
-        // A build in `target/release` of a checkout.
-        places.push(beside.join("../../.plinth/lib"));
-    }
+    let binary = std::env::current_exe().unwrap_or_default();
+    // `bin/../lib` of an installation, the binary's own directory, and the checkout of a build in `target/release`.
+    places.extend(binary.ancestors().nth(2).map(|prefix| prefix.join("lib")));
+    places.extend(binary.parent().map(Path::to_owned));
+    places.extend(binary.ancestors().nth(3).map(|checkout| checkout.join(".plinth/lib")));
     places.push(PathBuf::from(".plinth/lib"));
     places.extend(["/usr/local/lib", "/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"].map(PathBuf::from));
-    places.into_iter().map(|place| place.join(NAME)).collect()
+    let mut candidates: Vec<_> = Vec::with_capacity(places.len());
+    for candidate in places.into_iter().map(|place| place.join(NAME)) {
+        if !candidates.contains(&candidate) {
+            candidates.push(candidate);
+        }
+    }
+    candidates
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_place_is_looked_at_once_and_named_plainly() {
+        let places = candidates(Path::new(".plinth"));
+        assert_eq!(places[0], Path::new(".plinth/lib/libonnxruntime.so"));
+        assert_eq!(places.iter().filter(|place| **place == places[0]).count(), 1);
+        assert!(places.iter().all(|place| !place.to_string_lossy().contains("..")), "{places:?}");
+    }
 
     #[test]
     fn a_configured_path_is_not_guessed_around() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use plinth_api::{Parts, Services};
-use plinth_cluster::{Keeper, KeeperOptions, Snapshot, SnapshotFile, View};
+use plinth_cluster::{Keeper, KeeperOptions, KeeperParts, SnapshotFile, View};
 use plinth_config::{AuthMode, Config};
 use plinth_gateway::{Authentication, Gateway, MetricsService};
 use plinth_identity::KeyRing;
@@ -48,12 +48,32 @@ pub async fn run(config: Config, options: NodeOptions) -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let world = World { crash: armed(&config)?, ..World::real() };
     let started = world.clock.monotonic();
-    let data = DataDir::open(&config.node.data_dir)?;
-    let tasks = TaskGroup::new("node");
-    let node = Node::start(&config, &data, &world, &tasks, started).await?;
-    node.tell(&config, &data, &options.announce)?;
-    announce_ready(&node, &config, &world, &tasks, (options.announce, started)).await;
-    node.stop(&config, &data, &world, &tasks).await
+    let mut data = DataDir::open(&config.node.data_dir)?;
+    if let plinth_config::MetadataUrl::Sqlite(Some(database)) = &config.metadata.url {
+        data.hold_beside(database)?;
+    }
+    let groups = Groups { node: TaskGroup::new("node"), serving: TaskGroup::new("serving") };
+    let node = match Node::start(&config, &data, &world, &groups, started).await {
+        Ok(node) => node,
+        Err(error) => {
+            // In order, so that what was started does not complain of an early end.
+            groups.serving.close(LAST_STEP).await;
+            groups.node.close(LAST_STEP).await;
+            return Err(error);
+        }
+    };
+    let announce = Arc::new(options.announce);
+    node.first_start(&config, &world, &groups.node, &announce).await?;
+    node.tell(&config, &data, &announce);
+    let outcome = node.wait_for_end(&world, &groups.node, &announce, started).await;
+    node.stop(&config, &data, &world, &groups.node).await;
+    outcome
+}
+
+/// What ends together: runners before the node itself.
+struct Groups {
+    node: TaskGroup,
+    serving: TaskGroup,
 }
 
 fn armed(config: &Config) -> Result<CrashPoints> {
@@ -69,19 +89,11 @@ struct Node {
     services: Services,
     serving: TaskGroup,
     servers: Vec<Server>,
-    first_start: FirstStart,
-}
-
-/// What came of the things that a node does once in its life.
-enum FirstStart {
-    /// They are done, now or earlier; a key that was made now.
-    Done(Option<String>),
-    /// The ledger is away; they are done when it is back.
-    Later(Arc<Registry>),
 }
 
 impl Node {
-    async fn start(config: &Config, data: &DataDir, world: &World, tasks: &TaskGroup, started: Duration) -> Result<Self> {
+    async fn start(config: &Config, data: &DataDir, world: &World, groups: &Groups, started: Duration) -> Result<Self> {
+        let tasks = &groups.node;
         let catalogue = Arc::new(Catalogue::new(BuildInfo {
             version: env!("CARGO_PKG_VERSION"),
             commit: option_env!("PLINTH_COMMIT").unwrap_or("unknown"),
@@ -98,27 +110,22 @@ impl Node {
             objects::open(&options::objects(config, data.path())?, world).await.context("the object store cannot be opened")?;
         let registry = Registry::new(metadata.clone(), objects.clone(), world.clone()).takeover_after(options::takeover(config));
         let registry = Arc::new(registry);
-        let first_start = first_start(&registry, world, config).await?;
 
         // The snapshot, and what lives from it alone.
         let file = SnapshotFile::new(data.path().to_owned(), world.crash.clone());
         let pace = KeeperOptions { poll: config.snapshot.poll, interval: config.snapshot.interval };
-        let keeper = Keeper::start(metadata.clone(), file, pace, world, tasks).await.context("the snapshot cannot be used")?;
+        let parts = KeeperParts { metadata: metadata.clone(), file, options: pace, metrics: catalogue.clone() };
+        let keeper = Keeper::start(parts, world, tasks).await.context("the snapshot cannot be used")?;
         let floors = Arc::new(FloorBook::open(data.path().join("floors.json"))?);
         let cache = data.path().join("cache");
-        let artifacts =
-            Artifacts::open(registry.clone(), policy, floors, cache, world.clone()).context("the cache of versions cannot be opened")?;
+        let artifacts = Artifacts::open(registry.clone(), policy, floors.clone(), cache, world.clone())
+            .context("the cache of versions cannot be opened")?;
         let artifacts = Arc::new(artifacts);
-        let serving_tasks = TaskGroup::new("serving");
-        let serving = Serving::start(options::serving(config, data.path())?, artifacts.clone(), catalogue.clone(), world, &serving_tasks);
+        let serving_options = options::serving(config, data.path())?;
+        let serving = Serving::start(serving_options, artifacts.clone(), catalogue.clone(), world, &groups.serving);
         let keys = Arc::new(ArcSwap::<KeyRing>::default());
-        let follower = Follower {
-            keeper: keeper.clone(),
-            serving: serving.clone(),
-            keys: keys.clone(),
-            artifacts: artifacts.clone(),
-            catalogue: catalogue.clone(),
-        };
+        let follower =
+            Follower { keeper: keeper.clone(), serving: serving.clone(), keys: keys.clone(), artifacts: artifacts.clone(), floors };
         let applied = follower.start(tasks);
         ring(&registry, &keeper, tasks);
 
@@ -136,33 +143,93 @@ impl Node {
             stopping: Arc::new(AtomicBool::new(false)),
         });
         let servers = edge(config, &services, keys, &catalogue, world, tasks)?;
-        Ok(Self { metadata, services, serving: serving_tasks, servers, first_start })
+        Ok(Self { metadata, services, serving: groups.serving.clone(), servers })
     }
 
     fn address(&self, index: usize) -> Option<String> {
         self.servers.get(index).map(|s| s.local_addr().to_string())
     }
 
+    /// Does what a node does once in its life, now or as soon as the ledger is there. Comes after everything that can
+    /// fail: the key that it makes is told at once, or it would be lost.
+    async fn first_start(&self, config: &Config, world: &World, tasks: &TaskGroup, announce: &Arc<Announce>) -> Result<()> {
+        let (services, world, announce) = (self.services.clone(), world.clone(), announce.clone());
+        let with_keys = config.auth.mode == AuthMode::Keys;
+        let attempt = async move || -> plinth_types::Result<()> {
+            services.must_be_writable()?;
+            let key = bootstrap::prepare(&services.registry, &world, with_keys).await?;
+            if let Some(key) = key {
+                announce(Announcement::AdminKey(key));
+                services.show_newest().await;
+            }
+            Ok(())
+        };
+        match attempt().await {
+            Ok(()) => return Ok(()),
+            Err(error) if bootstrap::may_wait(error.reason()) => {}
+            Err(error) => return Err(anyhow::Error::new(error).context("preparing the ledger")),
+        }
+        let stop = tasks.cancelled().clone();
+        let later = async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                match attempt().await {
+                    Ok(()) => return,
+                    Err(error) if bootstrap::may_wait(error.reason()) => {}
+                    Err(error) => return tracing::error!(%error, cause = error.log_text(), "the ledger cannot be prepared"),
+                }
+            }
+        };
+        tasks.spawn("first start", OnEnd::Ignore, async move {
+            tokio::select! { () = stop.cancelled() => {}, () = later => {} }
+        });
+        Ok(())
+    }
+
     /// Tells files and people where the node is. Servers stand in the order HTTP, metrics, admin.
-    fn tell(&self, config: &Config, data: &DataDir, announce: &Announce) -> Result<()> {
+    fn tell(&self, config: &Config, data: &DataDir, announce: &Announce) {
         let http = self.address(0).unwrap_or_default();
         let metrics = config.listen.metrics.and_then(|_| self.address(1));
         let admin = config.listen.admin.and_then(|_| self.servers.last()).map(|s| s.local_addr().to_string());
-        if let FirstStart::Done(Some(key)) = &self.first_start {
-            announce(Announcement::AdminKey(key.clone()));
-        }
         let open = config.auth.mode == AuthMode::Open;
         announce(Announcement::Listening { http: http.clone(), metrics: metrics.clone(), admin: admin.clone(), open });
-        data.publish(&Addresses {
-            pid: std::process::id(),
-            admin: admin.unwrap_or_else(|| http.clone()),
-            metrics: metrics.unwrap_or_default(),
-            http,
-        })
+        let addresses =
+            Addresses { pid: std::process::id(), admin: admin.unwrap_or_else(|| http.clone()), metrics: metrics.unwrap_or_default(), http };
+        // A full or read-only disk is no reason not to serve.
+        if let Err(error) = data.publish(&addresses) {
+            tracing::warn!(error = format!("{error:#}"), "node.json cannot be written; tools on this machine will not find the node by it");
+        }
+    }
+
+    /// Waits for a signal, or for the end of a part that must live.
+    async fn wait_for_end(&self, world: &World, tasks: &TaskGroup, announce: &Arc<Announce>, started: Duration) -> Result<()> {
+        let (serving, clock, teller) = (self.services.serving.clone(), world.clock.clone(), announce.clone());
+        let stop = tasks.cancelled().clone();
+        let tell_ready = async move {
+            let settled = serving.wait_until(Duration::MAX, |table| table.settled.then(|| table.report())).await;
+            let Some(report) = settled else { return };
+            let ready = report.iter().filter(|r| r.state == State::Ready).count();
+            let took_ms = u64::try_from(clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(ready, failed = report.len() - ready, took_ms, "ready");
+            teller(Announcement::Ready { ready, failed: report.len() - ready, took_ms });
+        };
+        tasks.spawn("tell ready", OnEnd::Ignore, async move {
+            tokio::select! { () = stop.cancelled() => {}, () = tell_ready => {} }
+        });
+        tokio::select! {
+            signal = plinth_runtime::shutdown::stop_signal() => {
+                let signal = signal.context("signals cannot be waited for")?;
+                tracing::info!(signal, "stopping");
+                announce(Announcement::Stopping { signal });
+                Ok(())
+            }
+            () = tasks.cancelled().cancelled() => Err(anyhow::anyhow!("a part of the node ended by itself; the log says which")),
+            () = self.serving.cancelled().cancelled() => Err(anyhow::anyhow!("serving ended by itself; the log says why")),
+        }
     }
 
     /// Ends in order; a second signal ends at once.
-    async fn stop(self, config: &Config, data: &DataDir, world: &World, tasks: &TaskGroup) -> Result<()> {
+    async fn stop(self, config: &Config, data: &DataDir, world: &World, tasks: &TaskGroup) {
         self.services.stopping.store(true, Ordering::Relaxed);
         let mut list = ShutdownList::new();
         let (lame_duck, drain) = (config.shutdown.lame_duck, config.shutdown.drain);
@@ -198,62 +265,6 @@ impl Node {
         }
         data.unpublish();
         tracing::info!("stopped");
-        Ok(())
-    }
-}
-
-/// Waits for the end: a signal, or a part that must live and does not.
-async fn announce_ready(node: &Node, config: &Config, world: &World, tasks: &TaskGroup, (announce, started): (Announce, Duration)) {
-    let serving = node.services.serving.clone();
-    let clock = world.clock.clone();
-    let announce = Arc::new(announce);
-    let teller = announce.clone();
-    if let FirstStart::Later(registry) = &node.first_start {
-        let work = finish_first_start(registry.clone(), world.clone(), config.auth.mode == AuthMode::Keys, announce.clone());
-        let stop = tasks.cancelled().clone();
-        tasks.spawn("first start", OnEnd::Ignore, async move {
-            tokio::select! { () = stop.cancelled() => {}, () = work => {} }
-        });
-    }
-    tasks.spawn("announce ready", OnEnd::Ignore, async move {
-        let settled = serving.wait_until(Duration::from_secs(3600), |table| table.settled.then(|| table.report())).await;
-        if let Some(report) = settled {
-            let ready = report.iter().filter(|r| r.state == State::Ready).count();
-            let took_ms = u64::try_from(clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(ready, failed = report.len() - ready, took_ms, "ready");
-            teller(Announcement::Ready { ready, failed: report.len() - ready, took_ms });
-        }
-    });
-    tokio::select! {
-        signal = plinth_runtime::shutdown::stop_signal() => match signal {
-            Ok(signal) => {
-                tracing::info!(signal, "stopping");
-                announce(Announcement::Stopping { signal });
-            }
-            Err(error) => tracing::error!(%error, "signals cannot be waited for, stopping"),
-        },
-        () = tasks.cancelled().cancelled() => tracing::error!("a part of the node ended, stopping"),
-        () = node.serving.cancelled().cancelled() => tracing::error!("serving ended, stopping"),
-    }
-}
-
-async fn first_start(registry: &Arc<Registry>, world: &World, config: &Config) -> Result<FirstStart> {
-    match bootstrap::prepare(registry, world, config.auth.mode == AuthMode::Keys).await {
-        Ok(key) => Ok(FirstStart::Done(key)),
-        Err(error) if bootstrap::may_wait(error.reason()) => Ok(FirstStart::Later(registry.clone())),
-        Err(error) => Err(anyhow::Error::new(error).context("preparing the ledger")),
-    }
-}
-
-/// Does the first start's work as soon as the ledger is there.
-async fn finish_first_start(registry: Arc<Registry>, world: World, with_keys: bool, announce: Arc<Announce>) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        match bootstrap::prepare(&registry, &world, with_keys).await {
-            Ok(key) => return key.into_iter().for_each(|key| announce(Announcement::AdminKey(key))),
-            Err(error) if bootstrap::may_wait(error.reason()) => {}
-            Err(error) => return tracing::error!(%error, cause = error.log_text(), "the ledger cannot be prepared"),
-        }
     }
 }
 
@@ -280,7 +291,7 @@ struct Follower {
     serving: Arc<Serving>,
     keys: Arc<ArcSwap<KeyRing>>,
     artifacts: Arc<Artifacts>,
-    catalogue: Arc<Catalogue>,
+    floors: Arc<FloorBook>,
 }
 
 impl Follower {
@@ -295,26 +306,34 @@ impl Follower {
                     () = stop.cancelled() => return,
                     changed = changes.changed() => if changed.is_err() { return },
                 }
-                let view = self.keeper.view();
-                applied.send_replace(self.take(&view));
-                self.prune(&view.snapshot).await;
+                applied.send_replace(self.take(&self.keeper.view()));
+                // In its own time: a large deletion must not hold up the next revocation of a key. What has not changed
+                // meanwhile is what may go.
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.prune() => {}
+                    changed = changes.changed() => {
+                        if changed.is_err() { return }
+                        changes.mark_changed();
+                    }
+                }
             }
         });
         shown
     }
 
     fn take(&self, view: &View) -> u64 {
-        let snapshot = &view.snapshot;
-        self.keys.store(Arc::new(wishes::keys(snapshot)));
-        self.serving.wish(wishes::models(snapshot));
-        self.catalogue.snapshot_revision.set_whole(snapshot.revision.0);
-        self.catalogue.snapshot_time.set_whole(view.checked_at.millis() / 1000);
-        snapshot.revision.0
+        // Before anything is known, nothing is wished, not even nothing.
+        if view.known {
+            self.keys.store(Arc::new(wishes::keys(&view.snapshot)));
+            self.serving.wish(wishes::models(&view.snapshot, &self.floors));
+        }
+        view.snapshot.revision.0
     }
 
     /// Forgets cached versions that nothing names; what is loaded stays, named or not.
-    async fn prune(&self, snapshot: &Snapshot) {
-        let loaded = self.serving.table();
+    async fn prune(&self) {
+        let (snapshot, loaded) = (self.keeper.view().snapshot.clone(), self.serving.table());
         let mut keep: BTreeSet<Digest> = loaded
             .models
             .values()
@@ -323,7 +342,8 @@ impl Follower {
             .filter_map(|v| v.instance.as_ref())
             .map(|i| *i.content())
             .collect();
-        for entry in snapshot.models.values().flat_map(|m| m.values()) {
+        for (model, entry) in snapshot.models.iter().flat_map(|(tenant, models)| models.iter().map(move |(name, e)| ((tenant, name), e))) {
+            keep.extend(self.floors.floor(model.0, model.1).answering.map(|known| known.content));
             let pinned = entry.deployment.iter().flat_map(|d| &d.versions);
             let named = entry.model.aliases.values().map(|t| &t.version).chain(pinned);
             keep.extend(named.filter_map(|v| entry.versions.get(v)).map(|r| r.content));

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use plinth_cluster::Snapshot;
 use plinth_identity::KeyRing;
+use plinth_registry::FloorBook;
 use plinth_serving::ModelWish;
 
-/// The models that shall be served: those with a deployment.
-pub fn models(snapshot: &Snapshot) -> Vec<ModelWish> {
+/// The models that shall be served: those with a deployment. The node's own book says what answered last.
+pub fn models(snapshot: &Snapshot, floors: &FloorBook) -> Vec<ModelWish> {
     let all = snapshot.models.iter().flat_map(|(tenant, models)| models.iter().map(move |(name, entry)| (tenant, name, entry)));
     all.filter_map(|(tenant, name, entry)| {
         Some(ModelWish {
@@ -15,6 +16,7 @@ pub fn models(snapshot: &Snapshot) -> Vec<ModelWish> {
             model: name.clone(),
             deployment: entry.deployment.clone()?,
             aliases: entry.model.aliases.clone(),
+            last_good: floors.floor(tenant, name).answering.map(|known| known.version),
             versions: entry.versions.iter().map(|(number, record)| (*number, Arc::new(record.clone()))).collect(),
         })
     })

@@ -84,16 +84,14 @@ impl TaskGroup {
     /// Outside a tokio runtime.
     pub fn spawn(&self, name: &'static str, on_end: OnEnd, future: impl Future<Output = ()> + Send + 'static) {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        // The guard runs also on panic and on abort.
+        // The guard runs also on panic and on abort. It waits for this lock, so it never runs before the entry is there.
         let guard = EndGuard { group: self.clone(), id, name, on_end };
+        let mut running = self.inner.running.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = self.inner.tracker.spawn(async move {
             let _guard = guard;
             future.await;
         });
-        let mut running = self.inner.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if !handle.is_finished() {
-            running.insert(id, (name, handle.abort_handle()));
-        }
+        running.insert(id, (name, handle.abort_handle()));
     }
 
     /// Cancels all, waits until `deadline` has passed, aborts what is left.

@@ -158,7 +158,9 @@ impl Instance {
             RunnerError::Execution(text) => answer(Reason::ModelExecutionFailed, format!("model '{model}' failed: {text}")),
             RunnerError::Crashed => answer(
                 Reason::RunnerCrashed,
-                format!("model '{model}' died while it worked on this request; it is started again, try once more"),
+                format!(
+                    "model '{model}' died while it worked on this request; it is started again. If it dies on the same input once more, do not send that input"
+                ),
             ),
             RunnerError::BrokeProtocol(text) => {
                 answer(Reason::RunnerBrokeProtocol, format!("model '{model}' answered something else than it promises: {text}"))

@@ -22,16 +22,16 @@ use crate::loader::Loader;
 use crate::serving::Published;
 use crate::slot::{Attempt, Slot, Ticket};
 use crate::table::{ModelRow, State, Table};
-use crate::{Instance, ModelWish, VersionRef};
+use crate::{Instance, ModelWish, Purpose};
 
 type ModelKey = (TenantName, ModelName);
 
-/// How often to look without being asked: retries and restarts become due.
-const TICK: Duration = Duration::from_millis(100);
+/// How often to look without being asked, at least; earlier when a restart or another try is due.
+const TICK: Duration = Duration::from_secs(1);
 /// How long a version that is let go may finish what it has begun.
 const RETIRE_GRACE: Duration = Duration::from_secs(30);
-/// How many versions load at the same time.
-const PARALLEL_LOADS: usize = 2;
+/// How many versions load at the same time. What a crash or a failure has left without an answer does not wait in line.
+const PARALLEL_LOADS: usize = 4;
 
 /// What happens outside and must be taken in.
 #[allow(clippy::large_enum_variant, reason = "an event is moved once, through a bounded channel")]
@@ -86,11 +86,12 @@ impl Reconciler {
     pub async fn run(mut self) {
         let stop = self.loader.tasks.cancelled().clone();
         loop {
+            let due = self.next_due();
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = self.wishes.changed() => if changed.is_err() { break },
                 event = self.events.1.recv() => if let Some(event) = event { self.take(event) },
-                () = tokio::time::sleep(TICK) => {}
+                () = tokio::time::sleep(due) => {}
             }
             while let Ok(event) = self.events.1.try_recv() {
                 self.take(event);
@@ -106,6 +107,12 @@ impl Reconciler {
 
     fn now(&self) -> Duration {
         self.loader.world.clock.monotonic()
+    }
+
+    /// How long until the next restart or retry.
+    fn next_due(&self) -> Duration {
+        let due = self.models.values().flat_map(|m| m.slots.values()).filter_map(|s| s.retry_at).min();
+        due.map_or(TICK, |due| due.saturating_sub(self.now()).min(TICK))
     }
 
     fn take(&mut self, event: Event) {
@@ -127,7 +134,10 @@ impl Reconciler {
                             self.retire(old);
                         }
                     }
-                    Err(error) if error.reason() == Reason::RunnerCrashed => self.crashed(&key, version, now, &error),
+                    // While an older instance answers, a replacement that dies is a failed load and no more.
+                    Err(error) if error.reason() == Reason::RunnerCrashed && slot.instance.is_none() => {
+                        self.crashed(&key, version, true, &error);
+                    }
                     Err(error) => {
                         slot.load_failed(&error, now);
                         self.metrics.model_load_failures.inc();
@@ -140,7 +150,9 @@ impl Reconciler {
                 let Some(slot) = current else { return };
                 slot.instance = None;
                 let error = Error::new(Reason::RunnerCrashed, format!("its runner is gone: {exit}"));
-                self.crashed(&key, version, now, &error);
+                // A hang may be one caller's doing; it must not take the version from the others. It limits itself: each
+                // costs its caller the whole execution time-out.
+                self.crashed(&key, version, exit != RunnerExit::Hung, &error);
             }
         }
     }
@@ -149,11 +161,11 @@ impl Reconciler {
         self.models.get_mut(key)?.slots.get_mut(&version)
     }
 
-    fn crashed(&mut self, key: &ModelKey, version: VersionNumber, now: Duration, error: &Error) {
-        let (limits, metrics) = (self.limits, self.metrics.clone());
+    fn crashed(&mut self, key: &ModelKey, version: VersionNumber, counts: bool, error: &Error) {
+        let (now, limits, metrics) = (self.now(), self.limits, self.metrics.clone());
         let Some(slot) = self.slot(key, version) else { return };
         slot.attempt = None;
-        let verdict = slot.history.crashed(now, &limits);
+        let verdict = if counts { slot.history.crashed(now, &limits) } else { Verdict::Restart { after: Duration::ZERO } };
         slot.refusal = Some((error.reason(), error.public_text().to_owned()));
         match verdict {
             Verdict::Restart { after } => {
@@ -201,6 +213,9 @@ impl Reconciler {
         let phases = model.slots.iter().map(|(v, s)| (*v, s.phase())).collect();
         let plan = decide(&policy_wish, &phases, model.default);
         if plan.default != model.default {
+            if let (Some(wish), Some(version)) = (wish, plan.default) {
+                self.note_answering(key, wish, version);
+            }
             tracing::info!(tenant = %key.0, model = %key.1, from = model.default.map(VersionNumber::get), to = plan.default.map(VersionNumber::get), "default version moved");
             model.default = plan.default;
         }
@@ -212,8 +227,10 @@ impl Reconciler {
         if let Some(wish) = wish {
             for version in plan.load {
                 if let Some(fingerprint) = wish.fingerprint(version) {
-                    let mut slot = Slot::new(fingerprint, wish.deployment.generation);
-                    slot.attempt = Some(self.begin(key, wish, version));
+                    let mut slot = Slot::new(fingerprint, wish.deployment.generation, wish.purpose(version));
+                    // With nothing to answer, the version to fall back to does not wait in line.
+                    let urgent = slot.wanted == Purpose::FallBack && model.default.is_none();
+                    slot.attempt = Some(self.begin(key, wish, version, urgent));
                     model.slots.insert(version, slot);
                 }
             }
@@ -228,19 +245,21 @@ impl Reconciler {
         let mut forgotten = Vec::new();
         for (version, slot) in &mut model.slots {
             let Some(fingerprint) = wish.fingerprint(*version) else { continue };
+            let wanted = wish.purpose(*version);
             let changed = slot.fingerprint != fingerprint;
-            let asked_again = slot.generation != generation;
-            slot.generation = generation;
-            if slot.instance.is_none() && (changed || (asked_again && slot.phase() == Phase::Failed)) {
+            let purpose_changed = slot.wanted != wanted;
+            let asked_again = slot.generation != generation && slot.refusal.is_some();
+            (slot.generation, slot.wanted, slot.fingerprint) = (generation, wanted, fingerprint);
+            let stale = changed || ((asked_again || purpose_changed) && slot.phase() == Phase::Failed);
+            if slot.instance.is_none() && stale {
                 forgotten.push(*version);
                 continue;
             }
-            if changed {
-                slot.fingerprint = fingerprint;
-                slot.attempt = Some(self.begin(key, wish, *version));
-            } else if slot.attempt.is_none() && slot.retry_at.is_some_and(|t| t <= now) {
+            let due = slot.attempt.is_none() && slot.retry_at.is_some_and(|t| t <= now);
+            let unjudged = purpose_changed && slot.instance.is_some() && !slot.is_cleared();
+            if changed || due || unjudged || (asked_again && slot.instance.is_some()) {
                 slot.retry_at = None;
-                slot.attempt = Some(self.begin(key, wish, *version));
+                slot.attempt = Some(self.begin(key, wish, *version, slot.instance.is_none()));
             }
         }
         // Without its slot a version is as never seen: the plan begins it afresh if it is still wanted.
@@ -249,32 +268,23 @@ impl Reconciler {
         }
     }
 
-    fn begin(&self, key: &ModelKey, wish: &ModelWish, version: VersionNumber) -> Attempt {
+    /// Begins an attempt; an urgent one does not wait in line.
+    fn begin(&self, key: &ModelKey, wish: &ModelWish, version: VersionNumber, urgent: bool) -> Attempt {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let cancel = self.loader.tasks.cancelled().child_token();
-        let attempt = Attempt { ticket, cancel: cancel.clone() };
-        let Some(record) = wish.versions.get(&version).cloned() else { return attempt };
-        let reference = VersionRef {
-            tenant: key.0.clone(),
-            model: key.1.clone(),
-            number: version,
-            record,
-            alias: wish.deployment.alias.clone(),
-            permission: wish.permission(version).map(str::to_owned),
-            purpose: wish.purpose(version),
-        };
+        let attempt = Attempt { ticket, purpose: wish.purpose(version), cancel: cancel.clone() };
+        let Some(reference) = wish.reference(version) else { return attempt };
         let (loader, loads, events) = (self.loader.clone(), self.loads.clone(), self.events.0.clone());
         let (deployment, key) = (wish.deployment.clone(), key.clone());
         let catalogue = self.metrics.clone();
         let metrics = catalogue.model(labels(&key, &version.to_string()));
         self.loader.tasks.spawn("load version", OnEnd::Ignore, async move {
             let load = async {
-                let _permit = loads.acquire().await;
+                let _permit = if urgent { None } else { loads.acquire().await.ok() };
                 let start = loader.world.clock.monotonic();
                 let result = loader.load(&reference, &deployment, metrics).await;
                 if result.is_ok() {
                     catalogue.model_load_duration.observe(loader.world.clock.monotonic().saturating_sub(start));
-                    loader.source.served(&reference).await;
                 }
                 result
             };
@@ -284,6 +294,14 @@ impl Reconciler {
             }
         });
         attempt
+    }
+
+    /// Has it written down that a version answers, when it is the wished one.
+    fn note_answering(&self, key: &ModelKey, wish: &ModelWish, version: VersionNumber) {
+        let Some(reference) = wish.reference(version).filter(|r| r.purpose == Purpose::Answer) else { return };
+        let source = self.loader.source.clone();
+        tracing::debug!(tenant = %key.0, model = %key.1, version = version.get(), "the wished version answers");
+        self.loader.tasks.spawn("note answering version", OnEnd::Ignore, async move { source.served(&reference).await });
     }
 
     /// Tells the reconciler when the instance's runner has ended.

@@ -7,8 +7,8 @@ use plinth_policy::{CrashHistory, Phase};
 use plinth_runtime::CancellationToken;
 use plinth_types::{Digest, Error, Reason};
 
-use crate::Instance;
 use crate::table::{State, VersionRow};
+use crate::{Instance, Purpose};
 
 /// Names one attempt to load, so that a late result of an earlier one is recognised and thrown away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +17,8 @@ pub(crate) struct Ticket(pub u64);
 /// An attempt to load that is under way. Dropping it cancels the attempt.
 pub(crate) struct Attempt {
     pub ticket: Ticket,
+    /// What the version is being judged for.
+    pub purpose: Purpose,
     pub cancel: CancellationToken,
 }
 
@@ -35,6 +37,10 @@ pub(crate) struct Slot {
     pub state: State,
     /// What answers, with the attempt that made it.
     pub instance: Option<(Ticket, Arc<Instance>)>,
+    /// What the version is wished for.
+    pub wanted: Purpose,
+    /// What the instance was judged for: one that may be asked by its number may still not be the one that answers.
+    pub cleared: Option<Purpose>,
     /// Set while an attempt runs: the first, one after a crash, or one that replaces a ready instance.
     pub attempt: Option<Attempt>,
     pub refusal: Option<(Reason, String)>,
@@ -47,12 +53,14 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub fn new(fingerprint: Digest, generation: u64) -> Self {
+    pub fn new(fingerprint: Digest, generation: u64, wanted: Purpose) -> Self {
         Self {
             fingerprint,
             generation,
             state: State::Loading,
             instance: None,
+            wanted,
+            cleared: None,
             attempt: None,
             refusal: None,
             retry_at: None,
@@ -62,9 +70,21 @@ impl Slot {
         }
     }
 
-    pub const fn phase(&self) -> Phase {
+    /// Whether the instance was judged for what it is wished for now.
+    pub fn is_cleared(&self) -> bool {
+        self.cleared.is_some_and(|cleared| cleared >= self.wanted)
+    }
+
+    pub fn phase(&self) -> Phase {
         match self.state {
             State::Loading => Phase::Loading,
+            State::Ready if !self.is_cleared() => {
+                if self.attempt.is_some() {
+                    Phase::Loading
+                } else {
+                    Phase::Failed
+                }
+            }
             State::Ready => Phase::Ready,
             State::Restarting => Phase::Restarting,
             State::Failed | State::Quarantined => Phase::Failed,
@@ -83,7 +103,7 @@ impl Slot {
     }
 
     pub fn loaded(&mut self, ticket: Ticket, instance: Arc<Instance>) {
-        self.attempt = None;
+        self.cleared = self.attempt.take().map(|attempt| attempt.purpose);
         self.instance = Some((ticket, instance));
         self.state = State::Ready;
         (self.refusal, self.retry_at, self.failures) = (None, None, 0);
@@ -112,7 +132,7 @@ mod tests {
 
     #[test]
     fn only_what_time_may_mend_is_tried_again() {
-        let mut slot = Slot::new(Digest::of(b""), 0);
+        let mut slot = Slot::new(Digest::of(b""), 0, Purpose::Answer);
         slot.load_failed(&Error::new(Reason::StoreUnavailable, "x"), Duration::from_secs(10));
         assert_eq!((slot.state, slot.retry_at), (State::Failed, Some(Duration::from_secs(11))));
         slot.load_failed(&Error::new(Reason::SignatureMissing, "x"), Duration::from_secs(10));

@@ -27,15 +27,15 @@ pub struct VersionRef {
     pub purpose: Purpose,
 }
 
-/// Why a version is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a version is loaded; a judgement for a greater purpose holds for the lesser ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
-    /// To answer requests that name no version.
-    Answer,
-    /// To answer in place of a version that cannot be had: the node's own decision.
-    FallBack,
     /// To answer requests that name it.
     Beside,
+    /// To answer in place of a version that cannot be had: the node's own decision.
+    FallBack,
+    /// To answer requests that name no version.
+    Answer,
 }
 
 impl std::fmt::Display for VersionRef {
@@ -63,6 +63,6 @@ pub trait VersionSource: Send + Sync {
     /// A refusal is `Unprocessable` with the reason; a store that is away is `Unavailable` and worth another try.
     async fn fetch(&self, version: &VersionRef) -> Result<LocalVersion>;
 
-    /// Takes note that the version is ready: one that shall answer raises the floor under later downgrades.
+    /// Takes note that the version answers by default, as it was wished: it raises the floor under later downgrades.
     async fn served(&self, version: &VersionRef);
 }

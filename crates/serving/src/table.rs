@@ -72,6 +72,13 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whether the node can serve something: it has looked at every wish, and unless nothing is wished, something answers.
+    #[must_use]
+    pub fn can_serve(&self) -> bool {
+        let mut versions = self.models.values().flat_map(HashMap::values).flat_map(|row| row.versions.values()).peekable();
+        self.settled && (versions.peek().is_none() || versions.any(|v| v.instance.is_some()))
+    }
+
     /// The row of a model.
     #[must_use]
     pub fn row(&self, tenant: &TenantName, model: &ModelName) -> Option<&Arc<ModelRow>> {

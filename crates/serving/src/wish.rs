@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::Purpose;
+use crate::{Purpose, VersionRef};
 use plinth_policy::Wish;
 use plinth_store::resources::{AliasTarget, DeploymentRecord, Desired, VersionRecord, VersionState};
 use plinth_types::{AliasName, Digest, DigestHasher, ModelName, TenantName, VersionNumber};
@@ -21,6 +21,8 @@ pub struct ModelWish {
     pub aliases: BTreeMap<AliasName, AliasTarget>,
     /// Its versions.
     pub versions: BTreeMap<VersionNumber, Arc<VersionRecord>>,
+    /// The version that last answered by default on this node, also before a restart.
+    pub last_good: Option<VersionNumber>,
 }
 
 impl ModelWish {
@@ -32,9 +34,12 @@ impl ModelWish {
         }
         let usable = |v: &VersionNumber| self.versions.get(v).is_some_and(|r| r.state == VersionState::Active);
         let target = |alias: &AliasName| self.aliases.get(alias).map(|t| t.version).filter(&usable);
+        let primary = target(&self.deployment.alias);
+        // After several bad promotions `previous` is bad too; what this node served last is not.
+        let fallbacks = [self.last_good.filter(&usable), target(&AliasName::previous())];
         Wish {
-            primary: target(&self.deployment.alias),
-            fallback: target(&AliasName::previous()),
+            primary,
+            fallback: fallbacks.into_iter().flatten().find(|version| primary != Some(*version)),
             others: self.deployment.versions.iter().copied().filter(usable).collect(),
         }
     }
@@ -44,6 +49,20 @@ impl ModelWish {
     pub fn permission(&self, version: VersionNumber) -> Option<&str> {
         let target = self.aliases.get(&self.deployment.alias)?;
         if target.version == version { target.permission.as_deref() } else { None }
+    }
+
+    /// Everything that a source needs to know of `version`.
+    #[must_use]
+    pub(crate) fn reference(&self, version: VersionNumber) -> Option<VersionRef> {
+        Some(VersionRef {
+            tenant: self.tenant.clone(),
+            model: self.model.clone(),
+            number: version,
+            record: self.versions.get(&version)?.clone(),
+            alias: self.deployment.alias.clone(),
+            permission: self.permission(version).map(str::to_owned),
+            purpose: self.purpose(version),
+        })
     }
 
     /// Why `version` is loaded, if it is.

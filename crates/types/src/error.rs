@@ -162,6 +162,7 @@ reasons! {
     OverCapacity "over_capacity" Unavailable "The node is at its capacity";
     StoreUnavailable "store_unavailable" Unavailable "A store cannot be reached";
     StorageFull "storage_full" Unavailable "The storage is full";
+    LedgerDiverged "ledger_diverged" Conflict "The database is not the one that this node has served from";
     StoreTooNew "store_too_new" Unavailable "The store was written by a newer release";
     Internal "internal" Internal "Something failed inside Plinth";
 }

@@ -4,7 +4,7 @@ use http::StatusCode;
 use plinth_client::wire;
 use plinth_identity::ApiKey;
 use plinth_net::Response;
-use plinth_types::{KeyId, Result};
+use plinth_types::{Error, KeyId, Reason, Result};
 
 use crate::Services;
 use crate::admin::view;
@@ -19,8 +19,14 @@ pub async fn list(services: Services, call: Call) -> Result<Response> {
 
 pub async fn create(services: Services, mut call: Call) -> Result<Response> {
     let wish: wire::NewKey = call.json().await?;
+    let now = services.world.clock.now();
+    if wish.expires_at.is_some_and(|end| end <= now) {
+        return Err(
+            Error::new(Reason::InvalidResource, "the key would have expired already; 'expires_at' lies in the future").field("expires_at")
+        );
+    }
     let key = ApiKey::generate(services.world.random.as_ref())?;
-    let record = key.record(view::role(wish.role), wish.description, services.world.clock.now(), wish.expires_at);
+    let record = key.record(view::role(wish.role), wish.description, now, wish.expires_at);
     services.registry.put_key(&call.actor(""), key.id(), &record).await?;
     services.show_newest().await;
     reply::json_with(StatusCode::CREATED, &wire::CreatedKey { key: view::key(key.id(), record), secret: key.reveal() })
@@ -29,6 +35,10 @@ pub async fn create(services: Services, mut call: Call) -> Result<Response> {
 pub async fn delete(services: Services, call: Call) -> Result<Response> {
     let id: KeyId = call.param("id")?;
     services.registry.delete_key(&call.actor(""), &id).await?;
-    services.show_newest().await;
-    Ok(reply::nothing())
+    if services.show_newest().await {
+        return Ok(reply::nothing());
+    }
+    // Whoever revokes a key must know when it still opens this door.
+    let text = "the key is deleted, but this node has not taken that in yet and may accept it for some time; see `plinth status`";
+    Err(Error::new(Reason::StoreUnavailable, text))
 }

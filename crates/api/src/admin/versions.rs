@@ -44,7 +44,20 @@ pub async fn sign(services: Services, mut call: Call) -> Result<Response> {
     reply::json(&view::version(version))
 }
 
+/// What answers requests now stays, whatever the aliases say: it may be all that is left when newer versions are bad.
+fn must_not_be_served(services: &Services, call: &Call) -> Result<()> {
+    let (model, number) = (call.model()?, call.version()?);
+    let table = services.serving.table();
+    let served = table.row(&call.principal.tenant, &model).and_then(|row| row.versions.get(&number)).is_some_and(|v| v.instance.is_some());
+    if !served {
+        return Ok(());
+    }
+    let text = format!("version {number} of '{model}' is being served; promote a version that loads, then try again");
+    Err(Error::new(Reason::VersionInUse, text))
+}
+
 pub async fn retire(services: Services, call: Call) -> Result<Response> {
+    must_not_be_served(&services, &call)?;
     let version = services.registry.retire_version(&call.actor(""), &call.model()?, call.version()?).await?;
     services.show(version.revision).await;
     reply::json(&view::version(version))
@@ -57,6 +70,7 @@ pub async fn restore(services: Services, call: Call) -> Result<Response> {
 }
 
 pub async fn delete(services: Services, call: Call) -> Result<Response> {
+    must_not_be_served(&services, &call)?;
     services.registry.delete_version(&call.actor(""), &call.model()?, call.version()?).await?;
     services.show_newest().await;
     Ok(reply::nothing())

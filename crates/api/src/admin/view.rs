@@ -99,7 +99,11 @@ pub fn key(id: &KeyId, record: KeyRecord) -> wire::Key {
 
 pub fn audit_query(call: &Call) -> Result<AuditPage> {
     let before = call.query("before").map(|text| {
-        text.parse().map(Revision).map_err(|_| Error::new(Reason::InvalidName, "'before' is the number of a revision").field("before"))
+        text.parse::<u64>()
+            .ok()
+            .filter(|n| i64::try_from(*n).is_ok())
+            .map(Revision)
+            .ok_or_else(|| Error::new(Reason::InvalidName, "'before' is the number of a revision").field("before"))
     });
     Ok(AuditPage { subject: call.query("subject"), before: before.transpose()?, limit: call.page("after")?.limit })
 }

@@ -6,6 +6,7 @@
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::Report;
 
@@ -65,9 +66,25 @@ impl Limits {
         if let Some(memory) = self.memory {
             report.note("memory limit", self.limit_memory(memory));
         }
+        report.note("processor limit", self.limit_processors());
         if let Some(seconds) = self.cpu_seconds {
-            report.note("processor limit", lower(Resource::Cpu, seconds, seconds.saturating_add(1)));
+            report.note("processor time limit", lower(Resource::Cpu, seconds, seconds.saturating_add(1)));
         }
+    }
+
+    /// Leaves the runner as many processors as its engine has threads. Which ones differs from process to process, so that
+    /// runners do not crowd on the first.
+    fn limit_processors(&self) -> io::Result<()> {
+        let allowed = sched_getaffinity(None)?;
+        let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+        let wanted = usize::from(self.threads.max(1));
+        if wanted >= processors.len() {
+            return Ok(());
+        }
+        let first = usize::try_from(rustix::process::getpid().as_raw_nonzero().get()).unwrap_or(0);
+        let mut mine = CpuSet::new();
+        (0..wanted).for_each(|n| mine.set(processors[(first + n) % processors.len()]));
+        Ok(sched_setaffinity(None, &mine)?)
     }
 
     fn all_threads(&self) -> u64 {

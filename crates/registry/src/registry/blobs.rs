@@ -84,10 +84,26 @@ impl Registry {
                 other => other?,
             };
             if hash(reader).await? != (file.digest, file.size) {
+                self.drop_if_damaged(&file.digest).await?;
                 return Err(altered("was altered"));
             }
         }
         Ok(version)
+    }
+
+    /// Deletes a stored object whose bytes do not have its digest, so that a push or a backup can put the right ones there;
+    /// whether it was damaged. Reads it whole.
+    ///
+    /// # Errors
+    /// `StoreUnavailable`; `BlobNotFound`.
+    pub async fn drop_if_damaged(&self, digest: &Digest) -> Result<bool> {
+        let (found, _) = hash(self.open_blob(digest).await?).await?;
+        if found == *digest {
+            return Ok(false);
+        }
+        tokio::time::timeout(DEADLINE, self.objects.delete(digest)).await.map_err(|_| late("deleting a blob"))?.map_err(from_objects)?;
+        tracing::error!(%digest, "a stored file was damaged and has been removed; restore it from a backup, or push its version again");
+        Ok(true)
     }
 
     async fn is_being_collected(&self, digest: &Digest) -> Result<bool> {

@@ -16,7 +16,8 @@ use super::{Finding, trial_model};
 /// Loading a library from a slow disk for the first time takes a while.
 const LOADING: Duration = Duration::from_secs(20);
 
-const FETCH: &str = "`make setup` fetches it, or `pip install onnxruntime` and set engine.onnxruntime to its libonnxruntime.so";
+const FETCH: &str =
+    "`make setup` fetches it, or `pip install onnxruntime` and set engine.onnxruntime to that package's capi/libonnxruntime.so.*";
 
 /// Runs the trial model, when this node may run ONNX models at all.
 pub async fn trial(config: &Config) -> Vec<Finding> {

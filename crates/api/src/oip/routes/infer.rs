@@ -5,7 +5,8 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
 use plinth_net::{Body, Coding, Response};
 use plinth_serving::{InferAnswer, InferRequest, Instance};
-use plinth_types::{Error, Result};
+use plinth_store::resources::VersionState;
+use plinth_types::{Error, Reason, Result};
 
 use super::version;
 use crate::Services;
@@ -20,7 +21,7 @@ const INLINE_JSON: usize = 256 << 10;
 pub async fn infer(services: Services, mut call: Call) -> Result<Response> {
     let (tenant, model, version) = (call.principal.tenant.clone(), call.model()?, version(&call)?);
     // Before the body: whoever asks for what is not there need not send it.
-    let instance = services.serving.resolve(&tenant, &model, version)?;
+    let instance = services.serving.resolve(&tenant, &model, version).map_err(|error| retired(&services, &call, error))?;
     let coding = Coding::accepted(call.request.headers());
     let length = header_length(call.request.headers())?;
     let body = call.body().await?;
@@ -36,6 +37,21 @@ pub async fn infer(services: Services, mut call: Call) -> Result<Response> {
     }
     let reply = render(answer, asked).await?;
     Ok(plinth_net::encoding::compress(response(reply), coding).await)
+}
+
+/// Says of a version that is not there that it was retired, when it was.
+fn retired(services: &Services, call: &Call, error: Error) -> Error {
+    let (Ok(model), Ok(Some(number))) = (call.model(), version(call)) else { return error };
+    let view = services.snapshot.view();
+    let entry = view.snapshot.models.get(&call.principal.tenant).and_then(|models| models.get(&model));
+    let record = entry.and_then(|entry| entry.versions.get(&number));
+    if record.is_some_and(|record| record.state == VersionState::Retired) {
+        return Error::new(
+            Reason::VersionRetired,
+            format!("version {number} of model '{model}' is retired; ask for another, or have it restored"),
+        );
+    }
+    error
 }
 
 async fn parse(body: Bytes, length: Option<usize>, instance: &Instance) -> Result<InferCall> {
