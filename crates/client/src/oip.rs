@@ -117,6 +117,25 @@ impl Client {
         self.fetch(Call::get(self.oip_url(model, version, None))).await
     }
 
+    /// `POST /v2/repository/models/{m}/load`: has the node load the model, afresh if it failed before; returns when it
+    /// answers.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; the reason for which it cannot be loaded.
+    pub async fn load_model(&self, model: &ModelName) -> Result<()> {
+        let url = self.url(["v2", "repository", "models", model.as_str(), "load"]);
+        self.send(Call::post(url).within(self.options.work_timeout)).await.map(drop)
+    }
+
+    /// `POST /v2/repository/models/{m}/unload`: has the node give the model's memory back; it is kept in the registry.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn unload_model(&self, model: &ModelName) -> Result<()> {
+        let url = self.url(["v2", "repository", "models", model.as_str(), "unload"]);
+        self.send(Call::post(url).within(self.options.work_timeout)).await.map(drop)
+    }
+
     /// `POST /v2/models/{m}[/versions/{v}]/infer`. Sent once. Without a version the model's champion answers.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod confirm;
 mod delete;
 mod edit;
 mod list;
+mod load;
 mod promote;
 mod push;
 mod restore;
@@ -53,6 +54,10 @@ pub enum Command {
     Promote(promote::Args),
     /// Move the champion back to where it was before
     Rollback(rollback::Args),
+    /// Have the node load a model, afresh if it failed or is quarantined
+    Load(load::LoadArgs),
+    /// Have the node give a model's memory back; the registry keeps it
+    Unload(load::UnloadArgs),
     /// Keep a version, but let nobody use it
     Retire(retire::Args),
     /// Make a retired version usable again
@@ -80,6 +85,8 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(&args, context),
         Command::Promote(args) => promote::run(&args, context),
         Command::Rollback(args) => rollback::run(&args, context),
+        Command::Load(args) => load::load(&args, context),
+        Command::Unload(args) => load::unload(&args, context),
         Command::Retire(args) => retire::run(&args, context),
         Command::Restore(args) => restore::run(&args, context),
         Command::Delete(args) => delete::run(&args, context),
