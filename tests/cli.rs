@@ -87,7 +87,7 @@ async fn a_session_from_key_to_roll_back() {
     shell.run(&["model", "rollback", "digits", "--sign-key", &private, "--comment", "to see it work"]);
     models::default_is(&node, "digits", 1).await;
     let audit = shell.json(&["model", "audit", "digits"]);
-    assert_eq!(audit["items"][0]["comment"], "to see it work", "{audit}");
+    assert_eq!(audit[0]["comment"], "to see it work", "{audit}");
     assert!(shell.json(&["gc", "--dry-run"])["digests"].as_array().is_some_and(Vec::is_empty));
     assert_eq!(shell.json(&["status"])["require_signature"], true);
 }
