@@ -68,7 +68,8 @@ async fn a_session_from_key_to_roll_back() {
     let directory = |version| models::digits(version).to_str().unwrap().to_owned();
     let (one, two) = (directory(1), directory(2));
 
-    let pushed = shell.json(&["model", "push", &one, "--name", "digits", "--sign-key", &private, "--tag", "stage=demo", "--promote", "--wait"]);
+    let pushed =
+        shell.json(&["model", "push", &one, "--name", "digits", "--sign-key", &private, "--tag", "stage=demo", "--promote", "--wait"]);
     assert_eq!((&pushed["number"], &pushed["tags"]["stage"]), (&Value::from(1), &Value::from("demo")), "{pushed}");
     shell.run(&["model", "push", &two, "--name", "digits", "--sign-key", &private]);
     shell.run(&["model", "promote", "digits@2", "--wait"]);
