@@ -228,6 +228,7 @@ impl Reconciler {
             for version in plan.load {
                 if let Some(fingerprint) = wish.fingerprint(version) {
                     let mut slot = Slot::new(fingerprint, wish.deployment.generation, wish.purpose(version));
+                    slot.permission = wish.permission(version).map(str::to_owned);
                     // With nothing to answer, the version to fall back to does not wait in line.
                     let urgent = slot.wanted == Purpose::FallBack && model.default.is_none();
                     slot.attempt = Some(self.begin(key, wish, version, urgent));
@@ -247,16 +248,19 @@ impl Reconciler {
             let Some(fingerprint) = wish.fingerprint(*version) else { continue };
             let wanted = wish.purpose(*version);
             let changed = slot.fingerprint != fingerprint;
-            let purpose_changed = slot.wanted != wanted;
+            // Whether the same bytes may answer is judged again when these change; they need not be loaded again for it.
+            let permission = wish.permission(*version).map(str::to_owned);
+            let terms_changed = slot.wanted != wanted || slot.permission != permission;
+            slot.permission = permission;
             let asked_again = slot.generation != generation && slot.refusal.is_some();
             (slot.generation, slot.wanted, slot.fingerprint) = (generation, wanted, fingerprint);
-            let stale = changed || ((asked_again || purpose_changed) && slot.phase() == Phase::Failed);
+            let stale = changed || ((asked_again || terms_changed) && slot.phase() == Phase::Failed);
             if slot.instance.is_none() && stale {
                 forgotten.push(*version);
                 continue;
             }
             let due = slot.attempt.is_none() && slot.retry_at.is_some_and(|t| t <= now);
-            let unjudged = purpose_changed && slot.instance.is_some() && !slot.is_cleared();
+            let unjudged = terms_changed && slot.instance.is_some() && !slot.is_cleared();
             if changed || due || unjudged || (asked_again && slot.instance.is_some()) {
                 slot.retry_at = None;
                 slot.attempt = Some(self.begin(key, wish, *version, slot.instance.is_none()));

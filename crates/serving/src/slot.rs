@@ -39,6 +39,8 @@ pub(crate) struct Slot {
     pub instance: Option<(Ticket, Arc<Instance>)>,
     /// What the version is wished for.
     pub wanted: Purpose,
+    /// The permission to go back to the version, as this slot knows it.
+    pub permission: Option<String>,
     /// What the instance was judged for: one that may be asked by its number may still not be the one that answers.
     pub cleared: Option<Purpose>,
     /// Set while an attempt runs: the first, one after a crash, or one that replaces a ready instance.
@@ -60,6 +62,7 @@ impl Slot {
             state: State::Loading,
             instance: None,
             wanted,
+            permission: None,
             cleared: None,
             attempt: None,
             refusal: None,

@@ -84,7 +84,7 @@ impl ModelWish {
     pub(crate) fn fingerprint(&self, version: VersionNumber) -> Option<Digest> {
         let record = self.versions.get(&version)?;
         let deployment = &self.deployment;
-        let parts = (&record.content, &record.signature, self.permission(version));
+        let parts = (&record.content, &record.signature);
         let settings = (&deployment.config_override, deployment.memory, deployment.threads);
         let mut hasher = DigestHasher::new();
         hasher.update(&serde_json::to_vec(&(parts, settings)).unwrap_or_default());

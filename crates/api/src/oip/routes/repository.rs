@@ -148,8 +148,10 @@ fn again(doing: &str, model: &ModelName, error: &Error) -> Error {
 /// How long an unload waits until nothing answers any more.
 const UNLOAD_DEADLINE: Duration = Duration::from_secs(30);
 
-pub async fn unload(services: Services, call: Call) -> Result<Response> {
+pub async fn unload(services: Services, mut call: Call) -> Result<Response> {
     let model = call.model()?;
+    // Its one parameter is about ensembles, which there are none of; but what is sent is read, and must be JSON.
+    let _: serde_json::Value = call.json().await?;
     let failed = |e: Error| again("failed to unload", &model, &e);
     services.registry.set_desired(&call.actor(""), &model, Desired::Unloaded, None).await.map_err(failed)?;
     services.show_newest().await;
