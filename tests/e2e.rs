@@ -267,6 +267,8 @@ async fn a_key_for_inference_changes_nothing() {
         eventually("the key is known", Duration::from_secs(5), async || client.model_metadata(&models::name("digits"), None).await.ok())
             .await;
     assert_eq!(metadata.inputs[0].name(), "image");
+    let status = client.status().await.unwrap();
+    assert!(!status.objects.contains('/') && node.client().status().await.unwrap().objects.contains('/'), "paths are the operator's");
     let error = client.delete_model(&models::name("digits")).await.unwrap_err();
     assert_eq!(error.reason(), Some("not_permitted"), "{error}");
     let unload = format!("{}/v2/repository/models/digits/unload", node.http);
