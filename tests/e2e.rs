@@ -189,7 +189,7 @@ async fn a_stop_finishes_what_is_in_flight() {
     models::deploy(&node, "slow", models::villain("", "1").path()).await;
     let url = format!("{}/v2/models/slow/infer", node.http);
     let request = tokio::spawn(async move { reqwest::Client::new().post(url).json(&models::command("delay 700ms")).send().await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    models::in_flight(&node, "slow", 1).await;
     assert_eq!(node.stop().await, Some(0), "{}", node.log());
     assert_eq!(request.await.unwrap().expect("answered").status(), 200);
     assert!(!node.data_dir().join("node.json").exists());

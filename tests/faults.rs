@@ -29,6 +29,15 @@ fn points(prefix: &str) -> Vec<&'static str> {
     found
 }
 
+#[test]
+fn every_crash_point_is_visited() {
+    // By the three tests below, each of which takes all points that begin so.
+    let visited = ["push.", "promote.", "snapshot.", "migrate."];
+    for point in CrashPoint::ALL {
+        assert!(visited.iter().any(|prefix| point.name().starts_with(prefix)), "no test dies at {}", point.name());
+    }
+}
+
 fn killed(status: std::process::ExitStatus) -> bool {
     std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
 }
@@ -107,7 +116,7 @@ async fn a_killed_runner_costs_its_requests_and_less_than_two_seconds() {
 
     let url = format!("{}/v2/models/victim/infer", node.http);
     let in_flight = tokio::spawn(async move { reqwest::Client::new().post(url).json(&command("delay 20s")).send().await.unwrap() });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    models::in_flight(&node, "victim", 1).await;
     let pid = models::served(&node, "victim", 1).await.unwrap().pid.unwrap();
     let start = Instant::now();
     kill(pid);

@@ -101,6 +101,16 @@ pub async fn infer(node: &Node, model: &str, body: &Value) -> (u16, Value) {
     (status, answer.json().await.unwrap_or(Value::Null))
 }
 
+/// Waits until a version has a request in hand, by the node's own metric.
+pub async fn in_flight(node: &Node, model: &str, version: u64) {
+    let line = format!(r#"plinth_inference_pending{{tenant="default",model="{model}",version="{version}"}} 1"#);
+    eventually(&format!("{model}/{version} has a request in hand"), Duration::from_secs(5), async || {
+        let text = reqwest::get(format!("{}/metrics", node.metrics)).await.ok()?.text().await.ok()?;
+        text.lines().any(|l| l == line).then_some(())
+    })
+    .await;
+}
+
 /// The body that asks an identity model of FP32 for these values.
 pub fn floats(values: &[f32]) -> Value {
     json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, values.len()], "data": values}]})

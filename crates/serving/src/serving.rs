@@ -153,6 +153,7 @@ impl Serving {
             let left = request.deadline.saturating_sub(spent);
             let checked = instance.check(&request.inputs, &request.outputs);
             let mut record = Record { metrics: &instance.metrics, world: &self.world, start, outcome: Some(Outcome::Cancelled) };
+            let _pending = instance.metrics.pending.hold();
             let result = match checked {
                 // Cloning a tensor shares its bytes.
                 Ok(()) => instance.execute(request.inputs.clone(), request.outputs.clone(), left).await,
