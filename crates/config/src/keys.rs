@@ -10,7 +10,7 @@ use std::time::Duration;
 use plinth_types::ByteSize;
 
 use crate::input::Resolver;
-use crate::kinds::{AuthMode, Backend, BusUrl, CacheUrl, LogFormat, MetadataUrl, ObjectsUrl, Role, Secret};
+use crate::kinds::{AuthMode, Backend, BusUrl, CacheUrl, LogFormat, MetadataUrl, ObjectsUrl, Provider, Role, Secret};
 use crate::setting::Setting;
 use crate::show::Shown;
 
@@ -121,7 +121,7 @@ keys! {
     listen: Listen {
         /// The Open Inference Protocol, and the admin API unless `listen.admin` has its own address.
         http: SocketAddr = "127.0.0.1:8000", "0.1.0";
-        /// The Open Inference Protocol over gRPC. Accepted, but not served yet in this release.
+        /// The Open Inference Protocol over gRPC.
         grpc: Option<SocketAddr> = "127.0.0.1:8001", "0.1.0";
         /// Metrics for Prometheus.
         metrics: Option<SocketAddr> = "127.0.0.1:8002", "0.1.0";
@@ -155,6 +155,24 @@ keys! {
         allowed_hosts: Vec<String> = "", "0.1.0";
     }
 
+    /// The gRPC listener; what is not here is as in `http`.
+    grpc: Grpc {
+        /// The largest message, also after decompression.
+        max_message: ByteSize = "64MiB", "0.1.0";
+        /// Whether clients may ask which services and messages there are.
+        reflection: bool = "true", "0.1.0";
+    }
+
+    /// Tensors that clients on the same machine place in POSIX shared memory.
+    shared_memory: SharedMemory {
+        /// Whether clients may register regions. Whoever may register one reads and writes it with the node's rights.
+        enabled: bool = "false", "0.1.0";
+        /// What the name of a region must begin with, after the slash; empty: anything.
+        prefix: String = "", "0.1.0";
+        /// The most regions at a time.
+        max_regions: u32 = "64", "0.1.0";
+    }
+
     /// The ledger: models, versions, aliases, keys, audit.
     metadata: Metadata {
         /// A SQLite file (the default: `metadata.sqlite` in the data directory) or a PostgreSQL server.
@@ -179,8 +197,14 @@ keys! {
 
     /// Cached answers.
     cache: Cache {
-        /// The node's own memory; other caches come in later releases.
+        /// Where cached answers are kept: the node's own memory, or that and Redis behind it.
         url: CacheUrl = "memory:", "0.1.0";
+        /// The most memory for cached answers in this node.
+        memory: ByteSize = "256MiB", "0.1.0";
+        /// How long an answer is kept when its deployment does not say.
+        ttl: Duration = "5m", "0.1.0";
+        /// How long Redis may take before the node goes on without it.
+        timeout: Duration = "5ms", "0.1.0";
     }
 
     /// How nodes hear of changes.
@@ -202,7 +226,7 @@ keys! {
         /// The shared library of ONNX Runtime; empty: looked for in the usual places.
         onnxruntime: Option<PathBuf> = "", "0.1.0";
         /// The backends that may be started.
-        backends: Vec<Backend> = "onnx", "0.1.0";
+        backends: Vec<Backend> = "onnx,step", "0.1.0";
         /// Threads for one execution; 0: as many as the machine gives to this process.
         threads: u16 = "0", "0.1.0";
         /// The most memory for one runner on top of what it needs before it loads its model; empty: no limit.
@@ -211,6 +235,14 @@ keys! {
         max_queue_requests: u32 = "1024", "0.1.0";
         /// The most bytes of requests that wait for one model.
         max_queue_bytes: ByteSize = "256MiB", "0.1.0";
+        /// The address space for tensors that a runner shares with the node; memory is taken as it is used, and given back.
+        shared_memory: ByteSize = "1GiB", "0.1.0";
+        /// The most memory for all loaded models together, as measured; what is used least goes first. Empty: no limit.
+        memory_budget: Option<ByteSize> = "", "0.1.0";
+        /// What executes ONNX models unless their configuration says: "cpu", "cuda" or "tensorrt".
+        provider: Provider = "cpu", "0.1.0";
+        /// The programs that versions with a `process.toml` may start; empty: none.
+        process_commands: Vec<PathBuf> = "", "0.1.0";
         /// How long loading and warming a model may take.
         load_timeout: Duration = "120s", "0.1.0";
         /// How long one execution may take; past it the runner is killed.

@@ -70,11 +70,27 @@ words! {
 
 words! {
     /// A backend that this node may start.
-    Backend: "one of \"onnx\", \"villain\"" {
+    Backend: "one of \"onnx\", \"step\", \"process\", \"villain\"" {
         /// ONNX Runtime.
         Onnx = "onnx",
+        /// Built-in steps of pipelines: images, texts, classes.
+        Step = "step",
+        /// Any program that serves a model on a port; see `engine.process_commands`.
+        Process = "process",
         /// Misbehaves on demand, for tests.
         Villain = "villain",
+    }
+}
+
+words! {
+    /// What executes ONNX models.
+    Provider: "one of \"cpu\", \"cuda\", \"tensorrt\"" {
+        /// The processor.
+        Cpu = "cpu",
+        /// A GPU, by CUDA.
+        Cuda = "cuda",
+        /// A GPU, by TensorRT, with CUDA for what it cannot do.
+        TensorRt = "tensorrt",
     }
 }
 
@@ -214,9 +230,40 @@ macro_rules! only_this_release {
     };
 }
 
-only_this_release! {
-    /// Where cached answers are; this release knows the node's own memory.
-    CacheUrl, "memory:", "redis://"
+/// Where cached answers are.
+#[derive(Clone, PartialEq, Eq)]
+pub enum CacheUrl {
+    /// The node's own memory.
+    Memory,
+    /// The node's own memory, and a Redis server behind it; the whole address, which may hold a password.
+    Redis(Secret),
+}
+
+impl fmt::Debug for CacheUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.show())
+    }
+}
+
+impl Setting for CacheUrl {
+    const FORM: &'static str = "\"memory:\" or \"redis://user:password@host:6379/0\"";
+    const SECRET: bool = true;
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        if text == "memory:" {
+            return Ok(Self::Memory);
+        }
+        match text.strip_prefix("redis://") {
+            None => Err(None),
+            Some("") => Err(Some("names no host".to_owned())),
+            Some(_) => Ok(Self::Redis(Secret::new(text))),
+        }
+    }
+    fn show(&self) -> String {
+        quoted(&match self {
+            Self::Memory => "memory:".to_owned(),
+            Self::Redis(url) => mask_url(url.expose()),
+        })
+    }
 }
 
 only_this_release! {
@@ -283,7 +330,9 @@ mod tests {
         for bad in ["mysql://x", "s3://", "s3://B", "s3://bucket/../x", "s3://bucket//x", "file://host/x"] {
             assert!(ObjectsUrl::from_text(bad).is_err(), "{bad}");
         }
-        assert!(CacheUrl::from_text("redis://h").unwrap_err().unwrap().contains("does not have yet"));
+        assert_eq!(CacheUrl::from_text("redis://u:p@h").unwrap().show(), "\"redis://u:***@h\"");
+        assert_eq!(CacheUrl::from_text("redis://"), Err(Some("names no host".to_owned())));
+        assert!(BusUrl::from_text("nats://h").unwrap_err().unwrap().contains("does not have yet"));
         assert_eq!(BusUrl::from_text("x"), Err(None));
     }
 }

@@ -84,9 +84,10 @@ pub fn serving(config: &Config, data_dir: &Path) -> Result<ServingOptions> {
         backends: engine
             .backends
             .iter()
-            .map(|b| match b {
-                Backend::Onnx => BackendKind::Onnx,
-                Backend::Villain => BackendKind::Villain,
+            .filter_map(|b| match b {
+                Backend::Onnx => Some(BackendKind::Onnx),
+                Backend::Villain => Some(BackendKind::Villain),
+                Backend::Step | Backend::Process => None,
             })
             .collect(),
         threads: if engine.threads == 0 { u16::try_from(cores).unwrap_or(u16::MAX) } else { engine.threads },

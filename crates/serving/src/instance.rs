@@ -10,6 +10,7 @@ use plinth_telemetry::ModelMetrics;
 use plinth_types::{Digest, Error, ModelName, Reason, Result, TenantName, Tensor, TensorSpec, VersionNumber};
 
 use crate::model_config::ModelConfig;
+use crate::statistics::{ModelStatistics, Statistics};
 
 /// A loaded version.
 pub struct Instance {
@@ -23,6 +24,7 @@ pub struct Instance {
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) outputs: Vec<TensorSpec>,
     pub(crate) metrics: ModelMetrics,
+    pub(crate) statistics: Statistics,
 }
 
 /// Why one try to execute failed.
@@ -86,6 +88,12 @@ impl Instance {
     #[must_use]
     pub const fn runner(&self) -> &Runner {
         &self.runner
+    }
+
+    /// What it has done since it was loaded.
+    #[must_use]
+    pub fn statistics(&self) -> ModelStatistics {
+        self.statistics.read(&self.model, self.version, self.metrics.memory.bytes())
     }
 
     /// Checks that inputs and wished outputs fit the model.

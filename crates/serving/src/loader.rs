@@ -62,6 +62,7 @@ impl Loader {
             inputs,
             outputs,
             metrics,
+            statistics: crate::statistics::Statistics::default(),
         };
         warm_up(&instance).await?;
         instance.metrics.memory.watch(instance.runner.pid());

@@ -8,13 +8,14 @@ use arc_swap::ArcSwap;
 use plinth_engine::BackendKind;
 use plinth_runtime::{OnEnd, TaskGroup, World};
 use plinth_telemetry::{Catalogue, ModelMetrics, Outcome};
-use plinth_types::{ByteSize, Error, ModelName, Reason, Result, TenantName, Tensor, VersionNumber};
+use plinth_types::{ByteSize, Error, ModelName, Parameters, Reason, Result, TenantName, Tensor, VersionNumber};
 use tokio::sync::watch;
 
 use crate::instance::Failure;
 use crate::loader::Loader;
 use crate::reconciler::Reconciler;
-use crate::{Instance, ModelWish, Table, VersionSource};
+use crate::sequence::SequenceControl;
+use crate::{Instance, ModelStatistics, ModelWish, Table, VersionSource};
 
 /// How a node loads and runs models. Values from the configuration.
 #[derive(Debug, Clone)]
@@ -67,6 +68,14 @@ pub struct InferRequest {
     pub outputs: Vec<String>,
     /// How long the caller waits, from now.
     pub deadline: Duration,
+    /// How long the request may wait before it begins, in place of the model's own time-out; `None` for that.
+    pub queue_timeout: Option<Duration>,
+    /// 0 for the model's default level, 1 for the highest.
+    pub priority: u64,
+    /// The sequence that it belongs to.
+    pub sequence: Option<SequenceControl>,
+    /// The parameters that no protocol knows; they reach models that read them, and count in the cache's key.
+    pub parameters: Parameters,
 }
 
 /// An answer, and the version that gave it.
@@ -123,6 +132,28 @@ impl Serving {
     /// As [`Table::resolve`].
     pub fn resolve(&self, tenant: &TenantName, model: &ModelName, version: Option<VersionNumber>) -> Result<Arc<Instance>> {
         self.published.table.load().resolve(tenant, model, version).cloned()
+    }
+
+    /// What the ready versions have done since they were loaded, sorted by name and number: all of the tenant's, those of
+    /// one model, or one version.
+    ///
+    /// # Errors
+    /// [`Reason::ModelNotFound`], [`Reason::VersionNotFound`] and [`Reason::ModelNotReady`] for what is named.
+    pub fn statistics(
+        &self,
+        tenant: &TenantName,
+        model: Option<&ModelName>,
+        version: Option<VersionNumber>,
+    ) -> Result<Vec<ModelStatistics>> {
+        let table = self.table();
+        if let Some(model) = model {
+            table.resolve(tenant, model, version)?;
+        }
+        let rows = table.models.get(tenant).into_iter().flatten().filter(|(name, _)| model.is_none_or(|m| m == *name));
+        let instances = rows.flat_map(|(_, row)| row.versions.iter().filter(|(n, _)| version.is_none_or(|v| v == **n)));
+        let mut all: Vec<_> = instances.filter_map(|(_, v)| Some(v.instance.as_ref()?.statistics())).collect();
+        all.sort_by(|a, b| (&a.model, a.version).cmp(&(&b.model, b.version)));
+        Ok(all)
     }
 
     /// Waits until `judge` finds what it looks for in the table, or the deadline passes. Cancel safe.

@@ -178,6 +178,22 @@ pub struct DeploymentRecord {
     /// A Triton model configuration as JSON text that replaces the one in the version's files.
     #[serde(default)]
     pub config_override: Option<String>,
+    /// Executions of one version at the same time, with shared weights; the model configuration's `instance_group` when
+    /// `None`.
+    #[serde(default)]
+    pub instances: Option<u16>,
+    /// Whether its versions stay loaded when memory is short.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Whether its versions are loaded at the first request instead of at once.
+    #[serde(default)]
+    pub on_demand: bool,
+    /// Its versions are unloaded after so many seconds without a request, and loaded again at the next; never when `None`.
+    #[serde(default)]
+    pub idle_seconds: Option<u32>,
+    /// Whether and how answers are cached; `response_cache` of the model configuration decides when `None`.
+    #[serde(default)]
+    pub cache: Option<CacheSettings>,
     /// Counts explicit requests to load again; a change makes a node start fresh and forget a quarantine.
     #[serde(default)]
     pub generation: u64,
@@ -192,9 +208,25 @@ impl Default for DeploymentRecord {
             memory: None,
             threads: None,
             config_override: None,
+            instances: None,
+            pinned: false,
+            on_demand: false,
+            idle_seconds: None,
+            cache: None,
             generation: 0,
         }
     }
+}
+
+/// How the answers of a deployment are cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheSettings {
+    /// Whether they are cached at all.
+    pub enabled: bool,
+    /// For how many seconds; the node's `cache.ttl` when `None`.
+    #[serde(default)]
+    pub ttl_seconds: Option<u32>,
 }
 
 /// The digests that garbage collection has decided to delete. While a digest stands here no version may refer to it.

@@ -123,6 +123,15 @@ impl ResidentMemory {
         self.0.store(pid, Ordering::Relaxed);
     }
 
+    /// What it has now, in bytes; 0 without a process. Reads a file of the kernel's: not for the request path.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self.0.load(Ordering::Relaxed) {
+            0 => 0,
+            pid => crate::process::resident_bytes(&pid.to_string()).unwrap_or(0),
+        }
+    }
+
     /// The process has ended; its number may belong to another one soon.
     pub fn forget(&self) {
         self.0.store(0, Ordering::Relaxed);

@@ -157,6 +157,10 @@ reasons! {
     RunnerBrokeProtocol "runner_broke_protocol" RunnerFailed "The runner answered something else than the model promises";
     QueueFull "queue_full" Unavailable "The model's queue is full";
     DeadlineExceeded "deadline_exceeded" DeadlineExceeded "The deadline passed";
+    InputRefused "input_refused" Unprocessable "This input has crashed the model before";
+    InvalidSequence "invalid_sequence" InvalidArgument "The request does not fit its sequence";
+    InvalidSharedMemory "invalid_shared_memory" InvalidArgument "The shared memory region cannot be used";
+    SharedMemoryNotFound "shared_memory_not_found" NotFound "The shared memory region is not registered";
     // The node.
     ShuttingDown "shutting_down" Unavailable "The node is shutting down";
     OverCapacity "over_capacity" Unavailable "The node is at its capacity";

@@ -2,32 +2,13 @@
 //!
 //! Invariant: at most [`MAX_PARAMETERS`] of them, each a string, a boolean or a number.
 
-use std::collections::BTreeMap;
-
 use plinth_types::Reason;
+pub use plinth_types::{Parameter, Parameters};
 
 use super::scan::{Fault, Scanner};
 
 /// The most parameters in one place.
 pub const MAX_PARAMETERS: usize = 128;
-
-/// A parameter's value.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Parameter {
-    /// `true` or `false`.
-    Bool(bool),
-    /// A whole number below 0.
-    Int(i64),
-    /// A whole number from 0 on.
-    Uint(u64),
-    /// Another number.
-    Double(f64),
-    /// A text.
-    Text(String),
-}
-
-/// Parameters by name.
-pub type Parameters = BTreeMap<String, Parameter>;
 
 /// Reads an object of parameters; `null` is none.
 pub(super) fn read(scanner: &mut Scanner<'_>) -> Result<Parameters, Fault> {

@@ -19,7 +19,8 @@ use crate::words::{check_comment, check_description, check_tags};
 const MAX_RESOURCES: usize = 1_000;
 const KINDS: [&str; 2] = ["model", "deployment"];
 const MODEL_FIELDS: [&str; 2] = ["description", "tags"];
-const DEPLOYMENT_FIELDS: [&str; 6] = ["desired", "alias", "versions", "memory", "threads", "config_override"];
+const DEPLOYMENT_FIELDS: [&str; 11] =
+    ["desired", "alias", "versions", "memory", "threads", "config_override", "instances", "pinned", "on_demand", "idle_seconds", "cache"];
 
 /// One resource as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,6 +11,8 @@ use super::{Actor, Draft, Registry, version_retired};
 use crate::ledger::{Label, as_read, deployment_key, model_key, version_key};
 use crate::words::check_comment;
 
+/// The most executions of one version at the same time.
+const MAX_INSTANCES: u16 = 256;
 const MAX_CONFIG_BYTES: usize = 1 << 20;
 const MAX_VERSIONS: usize = 32;
 
@@ -132,6 +134,15 @@ pub(super) fn check(record: &DeploymentRecord) -> Result<()> {
     }
     if record.threads == Some(0) {
         return refuse("threads", "a runner needs at least 1 thread".into());
+    }
+    if !record.instances.is_none_or(|n| (1..=MAX_INSTANCES).contains(&n)) {
+        return refuse("instances", format!("from 1 to {MAX_INSTANCES} executions at the same time"));
+    }
+    if record.idle_seconds == Some(0) {
+        return refuse("idle_seconds", "a version that is unloaded at once never answers; at least 1".into());
+    }
+    if record.cache.is_some_and(|cache| cache.ttl_seconds == Some(0)) {
+        return refuse("cache.ttl_seconds", "an answer is kept for at least 1 second; say enabled: false for not at all".into());
     }
     if record.memory.is_some_and(|memory| memory.0 == 0) {
         return refuse("memory", "a runner needs some memory".into());

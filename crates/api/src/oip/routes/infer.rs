@@ -28,7 +28,18 @@ pub async fn infer(services: Services, mut call: Call) -> Result<Response> {
     let mut asked = parse(body, length, &instance).await?;
     let deadline = asked.timeout.map_or(services.settings.request_timeout, |t| t.min(services.settings.request_timeout));
     let inputs = std::mem::take(&mut asked.inputs);
-    let request = InferRequest { tenant, model, version, inputs, outputs: asked.output_names(), deadline };
+    let request = InferRequest {
+        tenant,
+        model,
+        version,
+        inputs,
+        outputs: asked.output_names(),
+        deadline,
+        queue_timeout: asked.timeout,
+        priority: asked.priority,
+        sequence: None,
+        parameters: asked.parameters.clone(),
+    };
     let mut answer = services.serving.infer(request).await?;
     if asked.outputs.is_empty() {
         // A configuration may show fewer outputs than the model gives.
