@@ -18,9 +18,9 @@ fn run(mut command: Command, what: &str) {
     assert!(output.status.success(), "{what} failed\n{out}\n{err}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tritonclient_http_works_unmodified() {
-    let node = Node::start(NodeOptions::default()).await;
+/// A node that serves the models of the client tests, and takes regions of shared memory.
+async fn with_models() -> Node {
+    let node = Node::start(NodeOptions::default().set("shared_memory.enabled", "true")).await;
     let directory = tempfile::tempdir().unwrap();
     let mut make = python();
     make.arg(repository().join("tests/clients/make_identity_models.py")).arg(directory.path());
@@ -29,8 +29,23 @@ async fn tritonclient_http_works_unmodified() {
         let name = entry.file_name().into_string().unwrap();
         models::deploy(&node, &name, &entry.path()).await;
     }
+    node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tritonclient_http_works_unmodified() {
+    let node = with_models().await;
     let mut test = python();
     test.arg(repository().join("tests/clients/test_tritonclient_http.py"));
     test.args(["--url", &node.http]).args(["--key", node.key().unwrap()]);
+    run(test, "tritonclient");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tritonclient_grpc_works_unmodified() {
+    let node = with_models().await;
+    let mut test = python();
+    test.arg(repository().join("tests/clients/test_tritonclient_grpc.py"));
+    test.args(["--url", &node.grpc]).args(["--key", node.key().unwrap()]);
     run(test, "tritonclient");
 }

@@ -19,5 +19,8 @@ mod cli;
 mod clients;
 mod e2e;
 mod faults;
+mod memory;
+mod pipelines;
+mod protocol;
 mod remote;
 mod trust;

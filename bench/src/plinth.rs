@@ -29,7 +29,7 @@ impl Home {
     pub fn new(setup: &Setup) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let config = format!(
-            "[node]\ndata_dir = {:?}\n[listen]\nhttp = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n[engine]\nonnxruntime = {:?}\n",
+            "[node]\ndata_dir = {:?}\n[listen]\nhttp = \"127.0.0.1:0\"\ngrpc = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n[engine]\nonnxruntime = {:?}\n",
             directory.path().join("data"),
             setup.onnxruntime.canonicalize().context("ONNX Runtime's library is not there; `make setup` fetches it")?
         );

@@ -3,7 +3,7 @@
     test_tritonclient_http.py --url 127.0.0.1:8000 [--key KEY] [unittest's options]
 
 The key may also come from PLINTH_API_KEY; without one, the tests of authentication are left out. The node must serve the
-models that make_identity_models.py makes, each under the name of its directory, as version 1.
+models that make_identity_models.py makes, each under the name of its directory, as version 1, and allow shared memory.
 """
 
 import argparse
@@ -11,13 +11,15 @@ import gzip
 import json
 import os
 import sys
+import threading
 import unittest
 import zlib
 
 import ml_dtypes
 import numpy as np
 import tritonclient.http as http
-from tritonclient.utils import InferenceServerException
+import tritonclient.utils.shared_memory as shm
+from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 
 URL = None
 KEY = None
@@ -105,7 +107,9 @@ class Metadata(Case):
         metadata = self.client.get_server_metadata(headers=self.auth)
         self.assertTrue(metadata["name"])
         self.assertTrue(metadata["version"])
-        self.assertLessEqual({"binary_tensor_data", "model_repository", "model_configuration"}, set(metadata["extensions"]))
+        wanted = {"binary_tensor_data", "model_repository", "model_configuration", "statistics", "trace", "logging", "generate"}
+        self.assertLessEqual(wanted | {"classification", "parameters", "system_shared_memory"}, set(metadata["extensions"]))
+        self.assertNotIn("cuda_shared_memory", metadata["extensions"])
 
     def test_model(self):
         metadata = self.client.get_model_metadata("identity_bytes", headers=self.auth)
@@ -322,9 +326,27 @@ class BadRequests(Case):
         call = lambda: self.infer("identity_int32", [lying])
         self.refused(400, "input byte size mismatch for input 'x'", call=call)
 
-    def test_shared_memory_is_said_to_be_missing(self):
-        shared = http.InferInput("x", [1, 3], "INT32").set_shared_memory("region", 12)
-        self.refused(501, "shared memory", call=lambda: self.infer("identity_int32", [shared]))
+    def test_reserved_parameters(self):
+        inputs, _ = simple_inputs()
+        body, length = http.InferenceServerClient.generate_request_body(inputs)
+        head = json.loads(body[:length])
+        head["parameters"]["triton_mine"] = 1
+        head = json.dumps(head).encode()
+        headers = {**self.auth, "Inference-Header-Content-Length": str(len(head))}
+        response = self.client._post("v2/models/simple/infer", head + body[length:], headers, None)
+        self.assertEqual(response.status_code, 400)
+        self.assertIn("reserved", json.loads(response.read())["error"])
+
+    def test_the_connection_outlives_a_refusal(self):
+        client = http.InferenceServerClient(URL, concurrency=1)
+        self.addCleanup(client.close)
+        inputs, _ = simple_inputs()
+        for _ in range(3):
+            response = client._post("v2/models/nothing/infer", b"{}" + b" " * 5000, self.auth, None)
+            self.assertEqual(response.status_code, 404)
+            self.assertNotEqual((response.get("Connection") or "").lower(), "close")
+            response.read()
+        self.assertIsNotNone(client.infer("simple", inputs, headers=self.auth).as_numpy("OUTPUT0"))
 
     def test_keys(self):
         if not KEY:
@@ -334,6 +356,260 @@ class BadRequests(Case):
         self.refused(401, call=lambda: self.client.infer("simple", inputs, headers={"Authorization": "Bearer wrong"}))
         self.refused(401, call=lambda: self.client.get_model_metadata("simple"))
         self.refused(401, call=lambda: self.client.unload_model("simple"))
+
+
+class SharedMemory(Case):
+    """Inputs and outputs in regions of POSIX shared memory."""
+
+    def region(self, name, size):
+        """A region of this many bytes, registered."""
+        key = f"/plinth_test_{os.getpid()}_{self.id().rsplit('.', 1)[-1]}_{name}"
+        handle = shm.create_shared_memory_region(name, key, size)
+        self.addCleanup(shm.destroy_shared_memory_region, handle)
+        self.client.register_system_shared_memory(name, key, size, headers=self.auth)
+        self.addCleanup(self.client.unregister_system_shared_memory, name, headers=self.auth)
+        return handle, key
+
+    def setUp(self):
+        super().setUp()
+        self.client.unregister_system_shared_memory(headers=self.auth)
+        self.client.unregister_cuda_shared_memory(headers=self.auth)
+
+    def status(self, name=""):
+        return self.client.get_system_shared_memory_status(name, headers=self.auth)
+
+    def test_register_and_forget(self):
+        self.assertEqual(self.status(), [])
+        _, key = self.region("first", 64)
+        self.region("second", 32)
+        wanted = {"name": "first", "key": key, "offset": 0, "byte_size": 64}
+        self.assertEqual(self.status("first"), [wanted])
+        self.assertEqual([r["name"] for r in self.status()], ["first", "second"])
+        again = lambda: self.client.register_system_shared_memory("first", key, 64, headers=self.auth)
+        self.refused(400, "shared memory region 'first' already in manager", call=again)
+        self.client.unregister_system_shared_memory("first", headers=self.auth)
+        self.client.unregister_system_shared_memory("first", headers=self.auth)
+        self.refused(404, "Unable to find shared memory region: 'first'", call=lambda: self.status("first"))
+        self.client.unregister_system_shared_memory(headers=self.auth)
+        self.assertEqual(self.status(), [])
+
+    def test_what_cannot_be_registered(self):
+        _, key = self.region("good", 64)
+        register = lambda key, size, offset=0: lambda: self.client.register_system_shared_memory("bad", key, size, offset, headers=self.auth)
+        for key, size, offset in [("/plinth_none", 64, 0), (key, 65, 0), (key, 64, 1), (key, 0, 0), ("/../etc/passwd", 1, 0), ("//x", 1, 0)]:
+            self.refused(400, "failed to register shared memory region 'bad'", "invalid args", call=register(key, size, offset))
+
+    def test_there_and_back(self):
+        for kind, values in SAMPLES.items():
+            with self.subTest(kind):
+                data = serialize_byte_tensor(values) if kind == "BYTES" else values
+                size = len(data.item()) if kind == "BYTES" else values.nbytes
+                self.client.unregister_system_shared_memory(headers=self.auth)
+                name = f"io_{kind}"
+                handle, _ = self.region(name, 16 + 2 * size)
+                # Out of the way of the beginning, to see that offsets are looked at.
+                shm.set_shared_memory_region(handle, [data], offset=8)
+                given = http.InferInput("x", list(values.shape), kind).set_shared_memory(name, size, offset=8)
+                wished = http.InferRequestedOutput("y")
+                wished.set_shared_memory(name, size + 8, offset=8 + size)
+                result = self.infer(f"identity_{kind.lower()}", [given], outputs=[wished])
+                output = result.get_output("y")
+                self.assertEqual((output["datatype"], output["shape"]), (kind, list(values.shape)))
+                self.assertNotIn("data", output)
+                wanted = {"shared_memory_region": name, "shared_memory_byte_size": size, "shared_memory_offset": 8 + size}
+                self.assertEqual(output["parameters"], wanted)
+                dtype = np.object_ if kind == "BYTES" else values.dtype
+                got = shm.get_contents_as_numpy(handle, dtype, output["shape"], offset=8 + size)
+                self.assert_same(np.array(got), values)
+                del got
+
+    def test_mixed_with_the_body(self):
+        inputs, first = simple_inputs()
+        handle, _ = self.region("mixed", first.nbytes)
+        shm.set_shared_memory_region(handle, [first])
+        shared = http.InferInput("INPUT0", [1, 4], "FP32").set_shared_memory("mixed", first.nbytes)
+        for binary in (True, False):
+            ones = tensor("INPUT1", np.ones((1, 4), dtype=np.float32), binary)
+            result = self.infer("simple", [shared, ones], outputs=[http.InferRequestedOutput("OUTPUT0", binary_data=binary)])
+            np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), first + 1)
+
+    def test_a_large_tensor(self):
+        values = np.random.default_rng(3).standard_normal((512, 1024)).astype(np.float32)
+        handle, _ = self.region("large", 2 * values.nbytes)
+        shm.set_shared_memory_region(handle, [values])
+        given = http.InferInput("x", [512, 1024], "FP32").set_shared_memory("large", values.nbytes)
+        wished = http.InferRequestedOutput("y")
+        wished.set_shared_memory("large", values.nbytes, offset=values.nbytes)
+        self.infer("identity_fp32", [given], outputs=[wished])
+        got = shm.get_contents_as_numpy(handle, np.float32, [512, 1024], offset=values.nbytes)
+        np.testing.assert_array_equal(got, values)
+        del got
+
+    def test_places_that_do_not_fit(self):
+        handle, _ = self.region("tight", 64)
+        shm.set_shared_memory_region(handle, [SAMPLES["INT32"]])
+        given = lambda size, offset=0, name="tight": http.InferInput("x", [1, 3], "INT32").set_shared_memory(name, size, offset)
+        ask = lambda tensor, outputs=None: lambda: self.infer("identity_int32", [tensor], outputs=outputs)
+        self.refused(400, "input byte size mismatch for input 'x'", call=ask(given(16)))
+        self.refused(400, "Invalid offset for shared memory region: 'tight'", call=ask(given(12, 65)))
+        self.refused(400, "Invalid offset + byte size for shared memory region: 'tight'", call=ask(given(12, 60)))
+        self.refused(404, "Unable to find shared memory region: 'nobody'", call=ask(given(12, 0, "nobody")))
+        small = http.InferRequestedOutput("y")
+        small.set_shared_memory("tight", 8, offset=32)
+        self.refused(400, "'y' (8 bytes) should be at least 12 bytes", call=ask(given(12), [small]))
+        nowhere = http.InferRequestedOutput("y")
+        nowhere.set_shared_memory("nobody", 12)
+        self.refused(404, "Unable to find shared memory region: 'nobody'", call=ask(given(12), [nowhere]))
+        # Nothing of this hurts the next request.
+        self.assertIsNotNone(self.infer("identity_int32", [given(12)]).as_numpy("y"))
+
+    def test_a_region_that_shrinks_while_it_is_used(self):
+        size = 4 << 20
+        handle, key = self.region("shrinks", size)
+        path = "/dev/shm" + key
+        given = http.InferInput("x", [1, size // 4], "INT32").set_shared_memory("shrinks", size)
+        stop = threading.Event()
+
+        def change():
+            while not stop.is_set():
+                os.truncate(path, 100)
+                os.truncate(path, size)
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            outcomes = set()
+            for _ in range(30):
+                try:
+                    outcomes.add(self.infer("identity_int32", [given]).get_output("y")["datatype"])
+                except InferenceServerException as error:
+                    self.assertEqual(error.status(), "400", error)
+                    outcomes.add("refused")
+            self.assertLessEqual(outcomes, {"INT32", "refused"})
+        finally:
+            stop.set()
+            thread.join()
+        os.truncate(path, 100)
+        self.refused(400, "shorter", call=lambda: self.infer("identity_int32", [given]))
+        os.truncate(path, size)
+        self.assertTrue(self.client.is_server_ready())
+
+    def test_memory_of_a_gpu(self):
+        self.assertEqual(self.client.get_cuda_shared_memory_status(headers=self.auth), [])
+        self.client.unregister_cuda_shared_memory(headers=self.auth)
+        self.client.unregister_cuda_shared_memory("r", headers=self.auth)
+        register = lambda: self.client.register_cuda_shared_memory("r", b"handle".hex(), 0, 64, headers=self.auth)
+        self.refused(501, "GPU", call=register)
+
+
+class Statistics(Case):
+    PARTS = {"success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss"}
+
+    def of(self, *model):
+        return self.client.get_inference_statistics(*model, headers=self.auth)["model_stats"]
+
+    def test_what_clients_read_without_looking(self):
+        everything = self.of()
+        self.assertLessEqual({("simple", "1"), ("identity_int8", "1")}, {(m["name"], m["version"]) for m in everything})
+        for model in everything:
+            self.assertEqual(set(model["inference_stats"]), self.PARTS)
+            for part in model["inference_stats"].values():
+                self.assertEqual({k: type(v) for k, v in part.items()}, {"count": int, "ns": int})
+            for key in ("last_inference", "inference_count", "execution_count"):
+                self.assertIs(type(model[key]), int)
+            self.assertEqual((type(model["batch_stats"]), type(model["memory_usage"])), (list, list))
+
+    def test_one_model(self):
+        for which in (("simple",), ("simple", "1")):
+            self.assertEqual([(m["name"], m["version"]) for m in self.of(*which)], [("simple", "1")])
+        self.refused(404, "'nothing'", call=lambda: self.of("nothing"))
+        self.refused(404, "'simple'", call=lambda: self.of("simple", "99"))
+
+
+class Settings(Case):
+    """Trace and log settings."""
+
+    def test_trace(self):
+        self.addCleanup(
+            self.client.update_trace_settings,
+            settings={"trace_level": None, "trace_rate": None, "trace_count": None, "log_frequency": None},
+            headers=self.auth,
+        )
+        get = lambda *model: self.client.get_trace_settings(*model, headers=self.auth)
+        update = lambda model, settings: self.client.update_trace_settings(model, settings, headers=self.auth)
+        self.assertEqual((get()["trace_level"], get()["trace_rate"], get()["trace_count"]), (["OFF"], "1000", "-1"))
+        self.assertEqual(get(), get("simple"))
+        shown = update(None, {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": "2", "log_frequency": "5"})
+        self.assertEqual(shown, get())
+        self.assertEqual((shown["trace_level"], shown["trace_rate"], shown["log_frequency"]), (["TIMESTAMPS"], "1", "5"))
+        self.assertEqual(get("simple"), shown)
+        inputs, _ = simple_inputs()
+        for _ in range(3):
+            self.infer("simple", inputs, request_id="traced")
+        self.assertEqual(get()["trace_count"], "0")
+        shown = update("simple", {"trace_level": ["OFF"]})
+        self.assertEqual((shown["trace_level"], shown["trace_rate"], get()["trace_level"]), (["OFF"], "1", ["TIMESTAMPS"]))
+        self.assertEqual(update("simple", {"trace_level": None})["trace_level"], ["TIMESTAMPS"])
+        self.refused(501, "trace file location", call=lambda: update(None, {"trace_file": "/tmp/x"}))
+        self.refused(501, "tensors are not traced", call=lambda: update(None, {"trace_level": ["TENSORS"]}))
+        self.refused(400, "trace_rate", call=lambda: update(None, {"trace_rate": "often"}))
+        self.refused(404, "Request for unknown model: 'nothing'", call=lambda: get("nothing"))
+
+    def test_logging(self):
+        get = lambda: self.client.get_log_settings(headers=self.auth)
+        update = lambda settings: self.client.update_log_settings(settings, headers=self.auth)
+        before = get()
+        self.assertEqual(set(before), {"log_file", "log_info", "log_warning", "log_error", "log_verbose_level", "log_format"})
+        self.addCleanup(update, {k: v for k, v in before.items() if k != "log_file"})
+        changed = {"log_info": False, "log_warning": False, "log_error": False, "log_verbose_level": 2, "log_format": "ISO8601"}
+        self.assertEqual(update(changed), {"log_file": "", **changed})
+        self.assertEqual(get(), {"log_file": "", **changed})
+        self.refused(501, "log file location", call=lambda: update({"log_file": "x"}))
+        self.refused(400, "log_info", call=lambda: update({"log_info": "yes"}))
+        self.refused(400, "log_format", call=lambda: update({"log_format": "csv"}))
+
+
+class Generate(Case):
+    """The client has no call for it; its connection is used all the same."""
+
+    def post(self, path, body, status=200):
+        response = self.client._post(path, json.dumps(body), self.auth, None)
+        text = response.read().decode()
+        self.assertEqual(response.status_code, status, text)
+        return text, response.get("Content-Type")
+
+    def test_values(self):
+        ask = lambda model, body: json.loads(self.post(f"v2/models/{model}/generate", body)[0])
+        about = {"model_version": "1"}
+        self.assertEqual(ask("identity_bytes", {"x": "h\u00e9", "id": "7"}), {"model_name": "identity_bytes", **about, "id": "7", "y": "h\u00e9"})
+        self.assertEqual(ask("identity_int32", {"x": [1, 2, 3], "parameters": {"mine": 1}})["y"], [1, 2, 3])
+        self.assertEqual(ask("identity_int32/versions/1", {"x": [[1], [2]]})["y"], [1, 2])
+        answer = ask("simple", {"INPUT0": [1, 2, 3, 4], "INPUT1": [1, 1, 1, 1]})
+        self.assertEqual((answer["OUTPUT0"], answer["OUTPUT1"]), ([2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 3.0]))
+
+    def test_a_stream(self):
+        text, kind = self.post("v2/models/identity_bytes/generate_stream", {"x": "hello"})
+        self.assertTrue(kind.startswith("text/event-stream"))
+        self.assertTrue(text.startswith("data: {") and text.endswith("}\n\n"), text)
+        self.assertEqual(json.loads(text.removeprefix("data: "))["y"], "hello")
+
+    def test_refusals(self):
+        for path in ("generate", "generate_stream"):
+            error = lambda body, status=400: json.loads(self.post(f"v2/models/identity_int32/{path}", body, status)[0])["error"]
+            self.assertIn("'z' is no input of this model; it has x", error({"x": 1, "z": 2}))
+            self.assertIn("expected 1 inputs but got 0", error({}))
+            self.assertIn("expected a number", error({"x": "one"}))
+            self.post(f"v2/models/nothing/{path}", {}, 404)
+
+
+class Sequences(Case):
+    def test_the_answer_says_to_which_sequence_it_belongs(self):
+        inputs, _ = simple_inputs()
+        for name in (7, 2**64 - 1, "seven"):
+            result = self.infer("simple", inputs, sequence_id=name, sequence_start=True, sequence_end=False)
+            wanted = {"sequence_id": name, "sequence_start": True, "sequence_end": False}
+            self.assertEqual(result.get_response()["parameters"], wanted)
+        self.assertNotIn("parameters", self.infer("simple", inputs).get_response())
 
 
 class Repository(Case):

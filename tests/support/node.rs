@@ -41,6 +41,8 @@ pub struct Node {
     directory: tempfile::TempDir,
     key: Option<String>,
     pub http: String,
+    /// Without a scheme, as gRPC's clients want it.
+    pub grpc: String,
     pub metrics: String,
 }
 
@@ -56,7 +58,7 @@ impl Node {
     /// A node that is not started yet.
     pub fn prepare(options: NodeOptions) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Self { child: None, options, directory, key: None, http: String::new(), metrics: String::new() }
+        Self { child: None, options, directory, key: None, http: String::new(), grpc: String::new(), metrics: String::new() }
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -98,6 +100,7 @@ impl Node {
         let defaults = [
             ("node.data_dir", format!("{:?}", self.data_dir())),
             ("listen.http", r#""127.0.0.1:0""#.into()),
+            ("listen.grpc", r#""127.0.0.1:0""#.into()),
             ("listen.metrics", r#""127.0.0.1:0""#.into()),
             ("engine.onnxruntime", format!("{:?}", onnxruntime())),
             ("snapshot.poll", r#""100ms""#.into()),
@@ -139,6 +142,7 @@ impl Node {
         };
         let address = |name: &str| format!("http://{}", addresses[name].as_str().expect("an address"));
         (self.http, self.metrics) = (address("http"), address("metrics"));
+        self.grpc = addresses["grpc"].as_str().expect("an address").to_owned();
         if self.key.is_none() && !self.options.dev {
             self.key = find_key(&self.log());
         }

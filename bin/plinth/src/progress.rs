@@ -26,6 +26,17 @@ impl Progress {
         Self { bar, watched: output.draws_progress() }
     }
 
+    /// A bar that counts things, each of which takes a while.
+    pub fn count(output: Output, what: &'static str, total: u64) -> Self {
+        let watched = output.draws_progress();
+        let target = if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total), target).with_message(what);
+        if let Ok(style) = ProgressStyle::with_template("{msg:>9} {bar:30.cyan/dim} {human_pos} of {human_len}  {per_sec}  {eta} left") {
+            bar.set_style(style.progress_chars("━━─"));
+        }
+        Self { bar, watched }
+    }
+
     /// Something that takes a while and has no measure.
     pub fn spinner(output: Output, what: &'static str) -> Self {
         let watched = output.draws_progress();

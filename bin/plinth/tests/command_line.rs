@@ -49,6 +49,7 @@ fn help_texts() {
         "model verify",
         "model promote",
         "model rollback",
+        "model warm",
         "model retire",
         "model restore",
         "model delete",

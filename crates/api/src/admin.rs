@@ -6,6 +6,7 @@
 
 mod aliases;
 mod blobs;
+mod cache;
 mod changes;
 mod keys;
 mod models;
@@ -47,6 +48,7 @@ pub fn routes(services: &Services) -> Vec<Route<Context>> {
         PUT "/v1/models/{model}/aliases/{alias}" Admin "admin.aliases.move" => aliases::move_to;
         DELETE "/v1/models/{model}/aliases/{alias}" Admin "admin.aliases.delete" => aliases::delete;
         POST "/v1/models/{model}/rollback" Admin "admin.rollback" => aliases::roll_back;
+        POST "/v1/models/{model}/cache/warm" Admin "admin.cache.warm" => cache::warm;
         HEAD "/v1/blobs/{digest}" Admin "admin.blobs.has" => blobs::has;
         PUT "/v1/blobs/{digest}" Admin "admin.blobs.put" => blobs::put;
         GET "/v1/audit" Admin "admin.audit.list" => changes::audit;

@@ -14,7 +14,7 @@ mod services;
 
 pub use call::{Call, Context};
 pub use dialect::Dialect;
-pub use services::{Parts, Probe, Services, Settings, Verifier};
+pub use services::{GrpcSettings, Parts, Probe, Services, Settings, Verifier};
 
 use http::Method;
 use plinth_client::wire;

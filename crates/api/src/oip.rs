@@ -10,12 +10,20 @@
 mod classification;
 mod data;
 pub mod error;
+pub(crate) mod execute;
+mod generate;
+pub mod grpc;
+pub mod logging;
 pub mod metadata;
 pub mod parameters;
+mod repository;
 pub mod request;
 pub mod response;
 mod routes;
 mod scan;
+pub mod shared_memory;
+mod statistics;
+pub mod trace;
 
 pub use parameters::{Parameter, Parameters};
 pub use request::{InferCall, RequestedOutput, header_length};

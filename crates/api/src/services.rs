@@ -2,18 +2,20 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use plinth_cluster::Keeper;
 use plinth_net::{BodyLimits, UploadLimits};
 use plinth_registry::{Registry, Version};
-use plinth_runtime::World;
-use plinth_serving::Serving;
+use plinth_runtime::{CancellationToken, World};
+use plinth_serving::{Regions, Serving};
 use plinth_store::metadata::Revision;
+use plinth_telemetry::LogControl;
 use plinth_types::{Error, Reason, Result, TenantName};
 use tokio::sync::watch;
+
+use crate::oip::trace::Traces;
 
 /// Judges a stored version as a load would, without loading it.
 #[async_trait]
@@ -43,6 +45,8 @@ pub struct Settings {
     pub body: BodyLimits,
     /// Limits of uploads.
     pub upload: UploadLimits,
+    /// What holds for gRPC alone.
+    pub grpc: GrpcSettings,
     /// How long a request may take that names no deadline.
     pub request_timeout: Duration,
     /// How long a load through the repository extension is waited for.
@@ -53,6 +57,15 @@ pub struct Settings {
     pub open: bool,
     /// Whether only signed versions are served.
     pub require_signature: bool,
+}
+
+/// Values for the gRPC listener.
+#[derive(Debug, Clone)]
+pub struct GrpcSettings {
+    /// Limits of one message; the memory is that of all bodies.
+    pub message: BodyLimits,
+    /// Whether clients may ask which services and messages there are.
+    pub reflection: bool,
 }
 
 /// The parts of [`Services`].
@@ -69,14 +82,22 @@ pub struct Parts {
     pub verifier: Arc<dyn Verifier>,
     /// Looks at the stores.
     pub probe: Arc<dyn Probe>,
+    /// Shared memory that clients have registered.
+    pub regions: Regions,
+    /// Which requests leave a record.
+    pub traces: Traces,
+    /// What is logged.
+    pub logs: LogControl,
     /// Time and randomness.
     pub world: World,
     /// Values from the configuration.
     pub settings: Settings,
     /// When the node started (monotonic).
     pub started: Duration,
-    /// Set when the node is asked to end.
-    pub stopping: Arc<AtomicBool>,
+    /// Cancelled when the node is asked to end: it is not ready from then on, and serves on.
+    pub stopping: CancellationToken,
+    /// Cancelled when requests in flight are to be finished and no others begun: calls that would go on without end, end.
+    pub draining: CancellationToken,
 }
 
 /// The services. Cheap to clone.
@@ -123,7 +144,7 @@ impl Services {
     /// Whether the node can serve what it should: everything wished has been loaded or has failed once, and it does not end.
     #[must_use]
     pub fn ready(&self) -> bool {
-        !self.stopping.load(Ordering::Relaxed) && self.serving.table().can_serve()
+        !self.stopping.is_cancelled() && self.serving.table().can_serve()
     }
 }
 

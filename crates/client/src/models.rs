@@ -64,4 +64,13 @@ impl Client {
     pub async fn roll_back(&self, model: &ModelName, how: &wire::RollBack) -> Result<wire::Model> {
         self.fetch(Call::post(self.url(["v1", "models", model.as_str(), "rollback"])).json(how)?).await
     }
+
+    /// `POST /v1/models/{m}/cache/warm`.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn warm_cache(&self, model: &ModelName, list: &wire::WarmCache) -> Result<wire::WarmedCache> {
+        let call = Call::post(self.url(["v1", "models", model.as_str(), "cache", "warm"])).json(list)?;
+        self.fetch(call.within(self.options.work_timeout)).await
+    }
 }

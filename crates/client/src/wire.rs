@@ -14,6 +14,7 @@
 //! | `GET /v1/models/{m}/versions/{v}/verification` | | [`Verification`]: hashes the stored bytes again |
 //! | `PUT /v1/models/{m}/aliases/{a}` · `DELETE` | [`MoveAlias`] · | [`Model`] · 204 |
 //! | `POST /v1/models/{m}/rollback` | [`RollBack`] | [`Model`] |
+//! | `POST /v1/models/{m}/cache/warm` | [`WarmCache`] | [`WarmedCache`] |
 //! | `HEAD /v1/blobs/{digest}` · `PUT` | · the bytes, with `Content-Length` | 200 or 404 · 201 or 200 |
 //! | `GET /v1/audit?subject=&before=&limit=` | | [`Page`] of [`AuditEntry`], newest first |
 //! | `POST /v1/audit/{revision}/undo` | | [`AuditEntry`]: the commit that undid it |
@@ -215,6 +216,49 @@ pub struct RollBack {
     pub comment: String,
 }
 
+/// Inferences whose answers shall be in the response cache before they are asked for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmCache {
+    /// The version; the default one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionNumber>,
+    /// Requests in the JSON form of the Open Inference Protocol, at most 1,000.
+    pub requests: Vec<Box<serde_json::value::RawValue>>,
+}
+
+/// What warming did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarmedCache {
+    /// Whether this deployment's answers are kept at all; nothing is tried any more once one was not.
+    pub kept: bool,
+    /// Answers that were computed and are kept now, as far as there is room.
+    pub computed: u64,
+    /// Answers that were there already.
+    pub present: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Requests at the end of the list that were not tried, because the time was over or answers are not kept.
+    pub skipped: u64,
+    /// The first that failed, at most 10.
+    #[serde(default)]
+    pub failures: Vec<WarmFailure>,
+}
+
+/// A request of the list that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarmFailure {
+    /// Its place in the list, from 0.
+    pub request: u64,
+    /// The stable word for programs.
+    pub reason: String,
+    /// What is wrong, and what to do next.
+    pub detail: String,
+    /// The part of the request that is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
 /// What verification found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
@@ -386,7 +430,8 @@ pub struct ServedVersion {
     pub model: ModelName,
     /// The version.
     pub version: VersionNumber,
-    /// `loading`, `ready`, `unloading`, `failed`, `quarantined`.
+    /// `loading`, `ready`, `restarting`, `failed`, `quarantined`; `unloaded` and `unloading` for one that is loaded when a
+    /// request comes for it.
     pub state: String,
     /// Whether it answers requests that name no version.
     pub default: bool,
@@ -399,6 +444,12 @@ pub struct ServedVersion {
     /// What executes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// The memory that it takes, as measured, in bytes; 0 while it is not loaded.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Whether it stays when memory is short.
+    #[serde(default)]
+    pub pinned: bool,
     /// How often its runner was started again after a crash.
     pub restarts: u64,
     /// Which walls stand around its runner.
@@ -441,8 +492,42 @@ pub struct Status {
     pub require_signature: bool,
     /// Its memory in bytes, without the runners.
     pub memory_bytes: u64,
+    /// The memory of what it serves.
+    #[serde(default)]
+    pub model_memory: ModelMemory,
     /// What it serves.
     pub models: Vec<ServedVersion>,
+}
+
+/// The memory of all models that a node serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelMemory {
+    /// By device, main memory first.
+    pub devices: Vec<DeviceMemory>,
+    /// Versions unloaded so far because others needed the room.
+    pub evictions: u64,
+    /// Versions unloaded so far because nobody asked for them.
+    pub idle_unloads: u64,
+    /// Versions loaded so far because a request came for them.
+    pub loads_on_demand: u64,
+    /// Requests that wait for a version to be loaded.
+    pub parked: u64,
+}
+
+/// The memory of models on one device, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMemory {
+    /// `cpu`, or `gpu:0` and so on.
+    pub device: String,
+    /// The most for all versions together; no limit when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<u64>,
+    /// What the loaded versions take, as measured.
+    pub used: u64,
+    /// What those take that are being loaded, as far as is known.
+    pub loading: u64,
+    /// What those take that were let go and have not ended yet.
+    pub leaving: u64,
 }
 
 /// The snapshot that a node serves from.

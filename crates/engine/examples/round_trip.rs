@@ -1,7 +1,10 @@
-//! How long is one request through a runner, channel and process switch included?
+//! What does isolation cost: a model in a process of its own, against the same model called in this process?
 //!
-//! Unit: microseconds, p50 and p99, of an identity model over 1 KiB, 64 KiB and 1 MiB, one caller, closed loop; beside it
-//! a villain that echoes, which is the channel without ONNX Runtime, and the same session called in this process.
+//! Units: microseconds, p50 and p99, of one request at a time (closed loop); requests per second with two outstanding
+//! against a thread of this process that calls the model without end. Sizes: 1 KiB, 64 KiB, 1 MiB and 16 MiB of an identity
+//! model, which computes nothing and so shows the channel alone; and `dense`, some matrix products, which computes about as
+//! long as a small real model. Rounds of the two sides alternate, so that the machine's moods hit both. `spin` is how long an
+//! instance waits actively for its next batch.
 //! Command: `cargo run --release -p plinth-engine --features testing --example round_trip`.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people that stops at the first surprise")]
 
@@ -10,61 +13,144 @@ use std::time::Duration;
 
 use plinth_engine::backend::onnx::Onnx;
 use plinth_engine::testing::{ModelDirectory, onnx_library, onnx_model, tensor};
-use plinth_engine::{Backend, LoadRequest, RUNNER_COMMAND, Runner};
-use plinth_runtime::{Clock, SystemClock, TaskGroup, World};
-use plinth_types::{DataType, Dim};
+use plinth_engine::{Backend, Batch, Lane, LoadRequest, Part, Provider, RUNNER_COMMAND, Runner, RunnerSpec};
+use plinth_runtime::{Clock, OnEnd, SystemClock, TaskGroup, World};
+use plinth_types::{DataType, Dim, Tensor};
 
-const ROUNDS: usize = 5000;
-const SIZES: [u64; 3] = [1 << 10, 64 << 10, 1 << 20];
+const SIZES: [u64; 4] = [1 << 10, 64 << 10, 1 << 20, 16 << 20];
+const SPINS: [Duration; 2] = [Duration::ZERO, Duration::from_micros(40)];
+const DEADLINE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(RUNNER_COMMAND) {
         return plinth_engine::runner_main();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let identity = onnx_model::identity(DataType::Uint8, &[Dim::Any]);
-    let villain = "[[inputs]]\nname = 'x'\ndatatype = 'UINT8'\nshape = [-1]\n";
-    runtime.block_on(measure("onnx", &ModelDirectory::onnx(&identity), "y"));
-    runtime.block_on(measure("villain", &ModelDirectory::villain(villain), "x"));
-    in_this_process(&identity);
+    let group = TaskGroup::new("round trip");
+    for spin in SPINS {
+        println!("spin {} us", spin.as_micros());
+        // In a task, as the node does it: not on the thread that waits for the whole.
+        runtime.block_on(async {
+            let tasks = group.clone();
+            group.spawn("measure", OnEnd::Ignore, async move { compare(spin, &tasks).await });
+            group.wait(Duration::from_secs(600)).await;
+        });
+    }
     ExitCode::SUCCESS
 }
 
-async fn measure(name: &str, model: &ModelDirectory, output: &str) {
-    let group = TaskGroup::new("round trip");
-    let begun = SystemClock.monotonic();
-    let runner = Runner::start(model.spec(std::env::current_exe().unwrap()), &World::real(), &group).await.unwrap();
-    println!("{name}: loaded in {} ms; sandbox {:?}", (SystemClock.monotonic() - begun).as_millis(), runner.sandbox());
-    for size in SIZES {
-        let input = tensor("x", DataType::Uint8, &[size], vec![7; usize::try_from(size).unwrap()]);
-        let mut times = Vec::with_capacity(ROUNDS);
-        for _ in 0..ROUNDS {
-            let begun = SystemClock.monotonic();
-            runner.infer(vec![input.clone()], vec![output.to_owned()], Duration::from_secs(5)).await.unwrap();
-            times.push(SystemClock.monotonic() - begun);
-        }
-        report(name, size, times);
-    }
-    runner.stop(Duration::from_secs(1)).await;
+struct Side {
+    name: &'static str,
+    model: Vec<u8>,
+    inputs: Vec<(String, Tensor)>,
 }
 
-fn in_this_process(model: &[u8]) {
+fn sides() -> Vec<Side> {
+    let identity = onnx_model::identity(DataType::Uint8, &[Dim::Any]);
+    let bytes = |size: u64| tensor("x", DataType::Uint8, &[size], vec![7; usize::try_from(size).unwrap()]);
+    let sizes = SIZES.iter().map(|size| (format!("{:>5} KiB", size >> 10), bytes(*size))).collect();
+    let floats = tensor("x", DataType::Fp32, &[1, DENSE as u64], vec![0; DENSE * 4]);
+    vec![Side { name: "identity", model: identity, inputs: sizes }, Side { name: "dense", model: dense(), inputs: vec![("1 row".into(), floats)] }]
+}
+
+const DENSE: usize = 512;
+
+/// Four products with a square matrix.
+fn dense() -> Vec<u8> {
+    let row = [Dim::Any, Dim::Fixed(DENSE as u64)];
+    let side = i64::try_from(DENSE).unwrap();
+    let weights = || (0..DENSE * DENSE).flat_map(|i| ((i % 7) as f32 * 1e-4).to_le_bytes()).collect::<Vec<u8>>();
+    let mut model = onnx_model::ModelBuilder::new().input("x", DataType::Fp32, &row).output("y", DataType::Fp32, &row);
+    for layer in 0..4 {
+        let (from, to) = (format!("h{layer}"), format!("h{}", layer + 1));
+        let from = if layer == 0 { "x" } else { &from };
+        let to = if layer == 3 { "y" } else { &to };
+        model = model.weights(&format!("w{layer}"), DataType::Fp32, &[side, side], weights());
+        model = model.node("MatMul", &[from, &format!("w{layer}")], &[to]);
+    }
+    model.build()
+}
+
+async fn compare(spin: Duration, group: &TaskGroup) {
+    for side in sides() {
+        let here = in_this_process(&side.model);
+        let directory = ModelDirectory::onnx(&side.model);
+        let spec = RunnerSpec { spin, shared_memory: plinth_types::ByteSize::mib(256), ..directory.spec(std::env::current_exe().unwrap()) };
+        let runner = Runner::start(spec, &World::real(), group).await.unwrap();
+        let mut lane = runner.take_lanes().remove(0);
+        for (size, input) in &side.inputs {
+            let rounds = if input.data().len() > 1 << 20 { 60 } else { 1000 };
+            let (mut direct, mut isolated) = (Vec::new(), Vec::new());
+            for _ in 0..5 {
+                for _ in 0..rounds {
+                    direct.push(timed(|| drop(here.execute(vec![input.clone()], &["y".to_owned()]).unwrap())));
+                }
+                for _ in 0..rounds {
+                    let begun = SystemClock.monotonic();
+                    lane.sender.send(batch(input)).unwrap();
+                    drop(lane.receiver.receive().await.unwrap().outcome.unwrap());
+                    isolated.push(SystemClock.monotonic() - begun);
+                }
+            }
+            let (d, i) = (Percentiles::of(direct), Percentiles::of(isolated));
+            println!(
+                "  {} {size}: here p50 {:.1} p99 {:.1} us; isolated p50 {:.1} p99 {:.1} us; added at p50 {:.1} us",
+                side.name, d.p50, d.p99, i.p50, i.p99, i.p50 - d.p50
+            );
+            let (direct, isolated) = saturate(&*here, &mut lane, input, rounds).await;
+            println!("  {} {size}: here {direct:.0}/s, isolated with two outstanding {isolated:.0}/s: ratio {:.2}", side.name, isolated / direct);
+        }
+        runner.stop(Duration::from_secs(1)).await;
+    }
+}
+
+fn batch(input: &Tensor) -> Batch {
+    Batch { id: 0, parts: vec![Part { inputs: vec![input.clone()], outputs: vec!["y".to_owned()] }], batched: false, deadline: DEADLINE }
+}
+
+fn in_this_process(model: &[u8]) -> Box<dyn Backend> {
     let files = [("model.onnx".parse().unwrap(), model.to_vec().into())].into();
-    let mut model = Onnx::load(onnx_library(), &LoadRequest { files, threads: 1 }).unwrap();
-    for size in SIZES {
-        let input = tensor("x", DataType::Uint8, &[size], vec![7; usize::try_from(size).unwrap()]);
-        let mut times = Vec::with_capacity(ROUNDS);
-        for _ in 0..ROUNDS {
-            let begun = SystemClock.monotonic();
-            model.execute(vec![input.clone()], &["y".to_owned()]).unwrap();
-            times.push(SystemClock.monotonic() - begun);
-        }
-        report("in this process", size, times);
-    }
+    let request = LoadRequest { files, threads: 1, provider: Provider::Cpu, spawner: None };
+    Box::new(Onnx::load(onnx_library(), &request).unwrap())
 }
 
-fn report(name: &str, size: u64, mut times: Vec<Duration>) {
-    times.sort();
-    let at = |share: usize| times[times.len() * share / 100].as_nanos() as f64 / 1000.0;
-    println!("{name}: {size} bytes: p50 {:.1} us, p99 {:.1} us", at(50), at(99));
+fn timed(work: impl FnOnce()) -> Duration {
+    let begun = SystemClock.monotonic();
+    work();
+    SystemClock.monotonic() - begun
+}
+
+/// Requests per second: called without end here, and through a lane that always has two.
+async fn saturate(here: &dyn Backend, lane: &mut Lane, input: &Tensor, rounds: usize) -> (f64, f64) {
+    let (mut direct, mut isolated) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..5 {
+        direct += timed(|| {
+            for _ in 0..rounds {
+                drop(here.execute(vec![input.clone()], &["y".to_owned()]).unwrap());
+            }
+        });
+        let begun = SystemClock.monotonic();
+        lane.sender.send(batch(input)).unwrap();
+        for _ in 1..rounds {
+            lane.sender.send(batch(input)).unwrap();
+            drop(lane.receiver.receive().await.unwrap());
+        }
+        drop(lane.receiver.receive().await.unwrap());
+        isolated += SystemClock.monotonic() - begun;
+    }
+    let rate = |time: Duration| (rounds * 5) as f64 / time.as_secs_f64();
+    (rate(direct), rate(isolated))
+}
+
+struct Percentiles {
+    p50: f64,
+    p99: f64,
+}
+
+impl Percentiles {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort();
+        let at = |share: usize| times[times.len() * share / 100].as_nanos() as f64 / 1000.0;
+        Self { p50: at(50), p99: at(99) }
+    }
 }

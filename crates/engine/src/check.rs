@@ -3,7 +3,7 @@
 //! The node checks inputs before they cost anything and answers before anybody sees them; a runner checks inputs once
 //! more. Invariant: a text that leaves here names tensors, types and shapes, never contents.
 
-use plinth_types::{Tensor, TensorSpec};
+use plinth_types::{Dim, Tensor, TensorSpec};
 
 use crate::spec::ModelMetadata;
 
@@ -16,13 +16,27 @@ fn find<'a>(specs: &'a [TensorSpec], name: &str) -> Option<&'a TensorSpec> {
 
 /// Whether `inputs` are the model's, each once, none missing, and the names of `outputs` are the model's.
 pub(crate) fn request(metadata: &ModelMetadata, inputs: &[Tensor], outputs: &[String]) -> Result<(), String> {
+    part(metadata, inputs, outputs, false)
+}
+
+/// As a whole request; when `batched` it is one of several whose rows are put together, so the first dimension may be
+/// anything that is the same for all inputs.
+pub(crate) fn part(metadata: &ModelMetadata, inputs: &[Tensor], outputs: &[String], batched: bool) -> Result<(), String> {
+    let rows = |tensor: &Tensor| tensor.shape().dims().first().copied();
     for (i, tensor) in inputs.iter().enumerate() {
         let name = tensor.name();
         let spec = find(&metadata.inputs, name).ok_or_else(|| format!("the model has no input '{name}'"))?;
         if inputs.iter().take(i).any(|earlier| earlier.name() == name) {
             return Err(format!("the input '{name}' is given twice"));
         }
-        spec.check(tensor).map_err(|error| format!("input '{name}': {error}"))?;
+        if batched && (rows(tensor).is_none() || rows(tensor) != inputs.first().and_then(rows)) {
+            return Err(format!("input '{name}': the first dimension is the batch's, and must be there and the same for all inputs"));
+        }
+        match spec.shape().first() {
+            Some(Dim::Fixed(_)) if batched => rest_fits(spec, tensor),
+            _ => spec.check(tensor).map_err(|error| error.to_string()),
+        }
+        .map_err(|error| format!("input '{name}': {error}"))?;
     }
     for spec in &metadata.inputs {
         let given = inputs.iter().any(|t| t.name() == spec.name());
@@ -39,6 +53,13 @@ pub(crate) fn request(metadata: &ModelMetadata, inputs: &[Tensor], outputs: &[St
         }
     }
     Ok(())
+}
+
+/// Whether the tensor fits but for the first dimension, which the batch as a whole has to fill.
+fn rest_fits(spec: &TensorSpec, tensor: &Tensor) -> Result<(), String> {
+    let free: Vec<Dim> = spec.shape().iter().enumerate().map(|(i, dim)| if i == 0 { Dim::Any } else { *dim }).collect();
+    let free = TensorSpec::new(spec.name(), spec.datatype(), free).map_err(|error| error.to_string())?;
+    free.check(tensor).map_err(|error| error.to_string())
 }
 
 /// Whether `answer` is exactly the wished outputs in their order (`wished` empty: all, in the model's order), each as
@@ -75,7 +96,7 @@ pub(crate) fn text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plinth_types::{DataType, Dim, Shape};
+    use plinth_types::{DataType, Shape};
 
     fn metadata() -> ModelMetadata {
         let spec = |name: &str| TensorSpec::new(name, DataType::Uint8, vec![Dim::Any]).unwrap();

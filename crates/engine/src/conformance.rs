@@ -23,12 +23,13 @@ pub struct Case {
 /// # Panics
 /// At the first promise that is broken.
 pub fn backend(case: &Case) {
-    let mut model = load(case);
+    let model = load(case);
     describes_itself(&*model, case);
-    answers_all(&mut *model, case);
-    answers_what_is_wished(&mut *model, case);
-    takes_inputs_in_any_order(&mut *model, case);
-    survives_its_errors(&mut *model, case);
+    answers_all(&*model, case);
+    answers_what_is_wished(&*model, case);
+    takes_inputs_in_any_order(&*model, case);
+    survives_its_errors(&*model, case);
+    executions_at_a_time_agree(&*model, case);
     two_copies_do_not_mind_each_other(case);
 }
 
@@ -40,7 +41,7 @@ fn names(specs: &[TensorSpec]) -> Vec<String> {
     specs.iter().map(|spec| spec.name().to_owned()).collect()
 }
 
-fn run(model: &mut dyn Backend, inputs: &[Tensor], outputs: &[String]) -> Vec<Tensor> {
+fn run(model: &dyn Backend, inputs: &[Tensor], outputs: &[String]) -> Vec<Tensor> {
     let answer = model.execute(inputs.to_vec(), outputs).unwrap_or_else(|error| panic!("good inputs fail: {error}"));
     if let Err(why) = check::answer(model.metadata(), outputs, &answer) {
         panic!("the answer breaks the metadata's promise: {why}");
@@ -65,14 +66,14 @@ fn describes_itself(model: &dyn Backend, case: &Case) {
     assert_eq!(load(case).metadata(), metadata, "the same files give the same metadata");
 }
 
-fn answers_all(model: &mut dyn Backend, case: &Case) {
+fn answers_all(model: &dyn Backend, case: &Case) {
     let (before, all) = (model.metadata().clone(), names(&model.metadata().outputs));
     let first = run(model, &case.good, &all);
     assert_eq!(run(model, &case.good, &all), first, "the same inputs give the same outputs");
     assert_eq!(*model.metadata(), before, "metadata never changes");
 }
 
-fn answers_what_is_wished(model: &mut dyn Backend, case: &Case) {
+fn answers_what_is_wished(model: &dyn Backend, case: &Case) {
     let all = names(&model.metadata().outputs);
     let full = run(model, &case.good, &all);
     for (name, expected) in all.iter().zip(&full) {
@@ -84,7 +85,7 @@ fn answers_what_is_wished(model: &mut dyn Backend, case: &Case) {
     assert_eq!(run(model, &case.good, &backwards), expected, "outputs come in the wished order");
 }
 
-fn takes_inputs_in_any_order(model: &mut dyn Backend, case: &Case) {
+fn takes_inputs_in_any_order(model: &dyn Backend, case: &Case) {
     let all = names(&model.metadata().outputs);
     let expected = run(model, &case.good, &all);
     let mut backwards = case.good.clone();
@@ -92,7 +93,7 @@ fn takes_inputs_in_any_order(model: &mut dyn Backend, case: &Case) {
     assert_eq!(run(model, &backwards, &all), expected);
 }
 
-fn survives_its_errors(model: &mut dyn Backend, case: &Case) {
+fn survives_its_errors(model: &dyn Backend, case: &Case) {
     let Some(failing) = &case.failing else { return };
     let all = names(&model.metadata().outputs);
     let expected = run(model, &case.good, &all);
@@ -108,11 +109,29 @@ fn survives_its_errors(model: &mut dyn Backend, case: &Case) {
     }
 }
 
+fn executions_at_a_time_agree(model: &dyn Backend, case: &Case) {
+    let all = names(&model.metadata().outputs);
+    let (good, failing) = (&case.good, &case.failing);
+    let expected = run(model, good, &all);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    assert_eq!(run(model, good, &all), expected, "what others execute changes nothing");
+                    if let Some(failing) = failing {
+                        assert!(model.execute(failing.clone(), &all).is_err(), "and makes nothing succeed");
+                    }
+                }
+            });
+        }
+    });
+}
+
 fn two_copies_do_not_mind_each_other(case: &Case) {
-    let (mut one, mut two) = (load(case), load(case));
+    let (one, two) = (load(case), load(case));
     let all = names(&one.metadata().outputs);
-    let expected = run(&mut *one, &case.good, &all);
-    assert_eq!(run(&mut *two, &case.good, &all), expected);
+    let expected = run(&*one, &case.good, &all);
+    assert_eq!(run(&*two, &case.good, &all), expected);
     drop(one);
-    assert_eq!(run(&mut *two, &case.good, &all), expected);
+    assert_eq!(run(&*two, &case.good, &all), expected);
 }

@@ -12,6 +12,8 @@
 pub mod backend;
 #[cfg(feature = "testing")]
 pub mod conformance;
+pub mod lane;
+pub mod process;
 pub mod runner;
 pub mod spec;
 #[cfg(feature = "testing")]
@@ -20,10 +22,14 @@ pub mod testing;
 mod channel;
 mod check;
 mod child;
+mod placement;
+mod region;
 mod sandbox;
 
-pub use backend::{Backend, BackendError, LoadRequest};
+pub use backend::{Backend, BackendError, LoadRequest, OutputPlace, Slot};
 pub use child::runner_main;
+pub use lane::{Batch, Done, Lane, LaneReceiver, LaneSender, Part, SendError, Timing};
+pub use process::{ProcessServer, ProcessSpec, TextStream};
 pub use runner::Runner;
 pub use runner::process::RUNNER_COMMAND;
-pub use spec::{BackendKind, FileSpec, ModelMetadata, RunnerError, RunnerExit, RunnerSpec, SandboxReport};
+pub use spec::{BackendKind, FileSpec, ModelMetadata, Provider, RunnerError, RunnerExit, RunnerSpec, SandboxReport};

@@ -1,45 +1,49 @@
-//! The node's side of a runner: start, ask, stop, and know how it ended.
+//! The node's side of a runner: start, hand out the lanes, stop, and know how it ended.
 //!
-//! Invariants: a request is answered once, by the deadline, whatever the process does; a process never outlives its
-//! [`Runner`], the group of its tasks, or the node. Starting again after a crash is left to `serving`.
+//! Invariants: a process never outlives its [`Runner`], the group of its tasks, or the node; one that hangs, breaks the
+//! protocol or is no longer wanted is killed; what its lanes held is then lost, and they say so. Starting again after a
+//! crash is left to `serving`, and so is everything that waits.
 
 use std::io;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plinth_runtime::{CancellationToken, OnEnd, TaskGroup, World};
-use plinth_types::{ByteSize, Tensor};
-use tokio::io::BufReader;
+use plinth_types::ByteSize;
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::channel::message::{FromRunner, Init, StartFailure, ToRunner};
-use crate::channel::node::{self, NodeEnd};
-use crate::channel::pending::Pending;
+use crate::channel::{handover, node, packet};
 use crate::check;
+use crate::lane::{Lane, LaneEnd, Shared, Wiring};
+use crate::region::Region;
 use crate::spec::{ModelMetadata, RunnerError, RunnerExit, RunnerSpec, SandboxReport};
 
-use lifecycle::{ChannelEnd, Watch, Wish};
+use lifecycle::{Watch, Wish};
 use process::{Launched, Process, Program};
 
+mod infer;
 mod lifecycle;
-mod output;
+pub(crate) mod output;
 pub(crate) mod process;
 
-/// An answer may be as large as the queue of inputs, and at least this.
+/// An answer that does not go through the region may be as large as the region, and at least this.
 const LEAST_ANSWER_LIMIT: ByteSize = ByteSize::mib(256);
-/// The reader's buffer: small answers take one call to the kernel.
-const READ_BUFFER: usize = 64 << 10;
-/// Frames that may wait for the writer, at most; the queue's own limit is lower as a rule.
-const MAX_FRAMES: usize = 1 << 16;
+/// The most instances of one runner: so many lanes fit into one message.
+const MAX_INSTANCES: u16 = 64;
 
 /// A runner process with a loaded model. Dropping it kills the process.
 pub struct Runner {
     metadata: Arc<ModelMetadata>,
     sandbox: SandboxReport,
     pid: u32,
-    end: Arc<NodeEnd>,
+    region: Arc<Region>,
+    shared: Vec<Arc<Shared>>,
+    lanes: Mutex<Vec<Lane>>,
+    /// One at a time; see [`Runner::infer`].
+    alone: tokio::sync::Mutex<()>,
     wish: watch::Sender<Wish>,
     exit: watch::Receiver<Option<RunnerExit>>,
 }
@@ -52,45 +56,58 @@ impl Runner {
     /// [`RunnerError::Load`], [`RunnerError::Altered`], [`RunnerError::Start`], [`RunnerError::Crashed`],
     /// [`RunnerError::Deadline`].
     pub async fn start(spec: RunnerSpec, world: &World, tasks: &TaskGroup) -> Result<Self, RunnerError> {
+        let region = Region::new(spec.shared_memory.0).map_err(|e| not_started(&e))?;
+        let instances = spec.instances.clamp(1, MAX_INSTANCES);
+        let pairs = (0..instances).map(|_| packet::pair()).collect::<io::Result<Vec<_>>>().map_err(|e| not_started(&e))?;
+        let (near, far): (Vec<OwnedFd>, Vec<OwnedFd>) = pairs.into_iter().unzip();
         let program = Program { path: spec.program.clone(), label: spec.label.clone() };
         let Launched { mut process, channel, output } = process::launch(program).await.map_err(|e| not_started(&e))?;
         let forward = output::forward(output, spec.label.clone(), world.clock.clone());
         tasks.spawn("runner-output", OnEnd::Ignore, forward);
+        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(region.fd()).chain(far.iter().map(AsFd::as_fd)).collect();
+        // A process that died at once is noticed by its status.
+        let _ = handover::give(&channel, &descriptors);
+        // From here on a lane ends with the process at its other end.
+        drop(far);
         channel.set_nonblocking(true).map_err(|e| not_started(&e))?;
-        let (reader, mut writer) = UnixStream::from_std(channel).map_err(|e| not_started(&e))?.into_split();
-        let mut reader = BufReader::with_capacity(READ_BUFFER, reader);
-        let loading = load(&spec, &mut reader, &mut writer, &mut process);
+        let mut channel = UnixStream::from_std(channel).map_err(|e| not_started(&e))?;
+        let loading = load(&spec, &mut channel, &mut process);
         let (metadata, sandbox) =
             tokio::time::timeout(spec.load_timeout, loading).await.map_err(|_| RunnerError::Deadline("loading"))??;
         let metadata = Arc::new(metadata);
 
-        let pending = Arc::new(Pending::new(world.clock.clone(), spec.max_queue_requests, spec.max_queue_bytes.0));
-        // Each request is at most two frames, itself and its cancellation.
-        let frames = spec.max_queue_requests.saturating_mul(2).saturating_add(2).min(MAX_FRAMES);
-        let (outgoing, queue) = mpsc::channel(frames);
-        let end = Arc::new(NodeEnd::new(pending.clone(), outgoing));
-        let (channel_end, channel) = oneshot::channel();
-        let ((wish, wishes), (publish, exit)) = (watch::channel(Wish::Run), watch::channel(None));
-        let pid = process.pid();
-        let over = CancellationToken::new();
-        let write = over.clone().run_until_cancelled_owned(node::write_loop(writer, queue));
-        tasks.spawn("runner-writer", OnEnd::Ignore, async move {
-            let _ended_or_over = write.await;
+        // The first end says all.
+        let (end, ends) = mpsc::channel(1);
+        let shared = near.into_iter().map(|socket| {
+            let (region, metadata, clock, end) = (region.clone(), metadata.clone(), world.clock.clone(), end.clone());
+            Shared::new(Wiring { socket, region, metadata, clock, max_answer: max_answer(&spec).0, end })
         });
-        tasks.spawn("runner-reader", OnEnd::Ignore, read(reader, pending, metadata.clone(), max_answer(&spec).0, channel_end));
+        let shared = shared.collect::<io::Result<Vec<_>>>().map_err(|e| not_started(&e))?;
+        let ((wish, wishes), (publish, exit)) = (watch::channel(Wish::Run), watch::channel(None));
+        let (pid, over, say_stop) = (process.pid(), CancellationToken::new(), Arc::new(Notify::new()));
+        let until_over = |name: &'static str, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let task = over.clone().run_until_cancelled_owned(task);
+            tasks.spawn(name, OnEnd::Ignore, async move {
+                let _ended_or_over = task.await;
+            });
+        };
+        until_over("runner-channel", Box::pin(listen(channel, say_stop.clone(), end)));
+        until_over("runner-region", Box::pin(region.clone().keep_small()));
         let watch = Watch {
             label: spec.label,
             process,
-            end: end.clone(),
+            lanes: shared.clone(),
             execution_timeout: spec.execution_timeout,
-            channel,
+            ends,
+            say_stop,
             wish: wishes,
             cancelled: tasks.cancelled().clone(),
             exit: publish,
             over,
         };
         tasks.spawn("runner-watch", OnEnd::Ignore, watch.run());
-        Ok(Self { metadata, sandbox, pid, end, wish, exit })
+        let lanes = Mutex::new(shared.iter().cloned().map(Lane::new).collect());
+        Ok(Self { metadata, sandbox, pid, region, shared, lanes, alone: tokio::sync::Mutex::default(), wish, exit })
     }
 
     /// What the model takes and gives.
@@ -111,32 +128,33 @@ impl Runner {
         self.pid
     }
 
-    /// How many requests it holds.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.end.pending().len()
+    /// The lanes, one for each instance, to whoever asks first; empty for everybody after. Not while
+    /// [`Runner::infer`] is in progress, which borrows the first.
+    pub fn take_lanes(&self) -> Vec<Lane> {
+        std::mem::take(&mut *self.lanes())
     }
 
-    /// Executes the model once. `outputs` empty means all. `deadline` counts from now. Cancel safe: a dropped call is
-    /// dropped in the runner too if it has not begun.
-    ///
-    /// # Errors
-    /// All but [`RunnerError::Load`], [`RunnerError::Altered`], [`RunnerError::Start`].
-    pub async fn infer(&self, inputs: Vec<Tensor>, outputs: Vec<String>, deadline: Duration) -> Result<Vec<Tensor>, RunnerError> {
-        check::request(&self.metadata, &inputs, &outputs).map_err(RunnerError::Input)?;
-        let mut ticket = self.end.submit(&inputs, outputs, deadline)?;
-        // The channel holds what it needs of them.
-        drop(inputs);
-        match tokio::time::timeout(deadline, ticket.outcome()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(RunnerError::Deadline(ticket.place())),
-        }
+    fn lanes(&self) -> MutexGuard<'_, Vec<Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many batches it holds.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.shared.iter().map(|lane| lane.outstanding()).sum()
+    }
+
+    /// How much memory the region takes that is shared with the process, in bytes. It counts as the process's as well,
+    /// where that has touched it.
+    #[must_use]
+    pub fn shared_memory(&self) -> ByteSize {
+        ByteSize(self.region.resident())
     }
 
     /// Takes no more, lets what is in flight finish for at most `grace`, then ends the process. Idempotent. A dropped
-    /// call does not take the wish back.
+    /// call does not take the wish back. Whoever has the lanes goes on receiving meanwhile.
     pub async fn stop(&self, grace: Duration) {
-        self.end.pending().refuse(RunnerError::Stopping);
+        self.shared.iter().for_each(|lane| lane.close());
         self.wish.send_if_modified(|wish| {
             let first = *wish == Wish::Run;
             if first {
@@ -173,16 +191,11 @@ fn not_started(error: &io::Error) -> RunnerError {
 }
 
 fn max_answer(spec: &RunnerSpec) -> ByteSize {
-    spec.max_queue_bytes.max(LEAST_ANSWER_LIMIT)
+    spec.shared_memory.max(LEAST_ANSWER_LIMIT)
 }
 
 /// Tells the process what to load and waits for what it says, or for its death.
-async fn load(
-    spec: &RunnerSpec,
-    reader: &mut BufReader<OwnedReadHalf>,
-    writer: &mut tokio::net::unix::OwnedWriteHalf,
-    process: &mut Process,
-) -> Result<(ModelMetadata, SandboxReport), RunnerError> {
+async fn load(spec: &RunnerSpec, channel: &mut UnixStream, process: &mut Process) -> Result<(ModelMetadata, SandboxReport), RunnerError> {
     let said = async {
         let init = Init {
             backend: spec.backend,
@@ -190,25 +203,25 @@ async fn load(
             files: spec.files.clone(),
             onnxruntime: spec.onnxruntime.clone(),
             threads: spec.threads.max(1),
+            provider: spec.provider,
             memory: spec.memory.map(|limit| limit.0),
             cpu_seconds: spec.cpu_seconds,
-            max_queue_requests: spec.max_queue_requests as u64,
-            max_queue_bytes: spec.max_queue_bytes.0,
             max_answer_bytes: max_answer(spec).0,
+            spin_micros: u64::try_from(spec.spin.as_micros()).unwrap_or(u64::MAX),
         };
         // A process that died at once is noticed by its status.
-        let _ = node::send(writer, &ToRunner::Init(Box::new(init))).await;
-        node::receive(reader, 0).await
+        let _ = node::send(channel, &ToRunner::Init(Box::new(init))).await;
+        node::receive(channel).await
     };
     match said.await {
-        Ok(Some((FromRunner::Ready { metadata, sandbox }, _))) => {
+        Ok(Some(FromRunner::Ready { metadata, sandbox })) => {
             let shown: usize = metadata.inputs.len() + metadata.outputs.len();
             tracing::debug!(runner = spec.label, pid = process.pid(), tensors = shown, "runner ready");
             Ok((*metadata, sandbox))
         }
-        Ok(Some((FromRunner::Failed(StartFailure::Altered(path)), _))) => Err(RunnerError::Altered(path)),
-        Ok(Some((FromRunner::Failed(StartFailure::Load(text)), _))) => Err(RunnerError::Load(check::text(&text))),
-        Ok(Some((FromRunner::Failed(StartFailure::Machine(text)), _))) => Err(RunnerError::Start(check::text(&text))),
+        Ok(Some(FromRunner::Failed(StartFailure::Altered(path)))) => Err(RunnerError::Altered(path)),
+        Ok(Some(FromRunner::Failed(StartFailure::Load(text)))) => Err(RunnerError::Load(check::text(&text))),
+        Ok(Some(FromRunner::Failed(StartFailure::Machine(text)))) => Err(RunnerError::Start(check::text(&text))),
         said => {
             // The end of the channel: it is dead or dying, and the deadline is around us. Anything else: it shall die.
             if !matches!(&said, Ok(None)) && !matches!(&said, Err(error) if error.is_end()) {
@@ -222,18 +235,23 @@ async fn load(
     }
 }
 
-async fn read(
-    reader: BufReader<OwnedReadHalf>,
-    pending: Arc<Pending>,
-    metadata: Arc<ModelMetadata>,
-    max_answer: u64,
-    end: oneshot::Sender<ChannelEnd>,
-) {
-    let ended = node::read_loop(reader, &pending, &metadata, max_answer).await;
-    let _ = end.send(match ended {
-        Ok(()) => ChannelEnd::Closed,
-        // A process that dies inside a frame, or is killed with unread bytes in its socket.
-        Err(node_error) if node_error.is_end() => ChannelEnd::Closed,
-        Err(error) => ChannelEnd::Broken(error.to_string()),
+/// Watches the stream, on which a loaded runner has nothing more to say, and says the last word on it.
+async fn listen(mut channel: UnixStream, say_stop: Arc<Notify>, end: mpsc::Sender<LaneEnd>) {
+    let (mut reader, mut writer) = channel.split();
+    let stop = async {
+        say_stop.notified().await;
+        // When it cannot be written the process is killed a moment later anyway.
+        let _ = node::send(&mut writer, &ToRunner::Stop).await;
+        std::future::pending::<()>().await;
+    };
+    let said = tokio::select! {
+        said = node::receive(&mut reader) => said,
+        () = stop => return,
+    };
+    let _ = end.try_send(match said {
+        Ok(None) => LaneEnd::Closed,
+        Err(error) if error.is_end() => LaneEnd::Closed,
+        Ok(Some(_)) => LaneEnd::Broken("a message that nobody waits for".to_owned()),
+        Err(error) => LaneEnd::Broken(error.to_string()),
     });
 }

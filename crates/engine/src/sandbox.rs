@@ -16,7 +16,7 @@ mod privileges;
 
 use std::fmt::Display;
 
-use crate::spec::SandboxReport;
+use crate::spec::{Provider, SandboxReport};
 use limits::Limits;
 use namespaces::Namespaces;
 
@@ -35,20 +35,28 @@ impl Sandbox {
     }
 
     /// Puts up all other walls. From here on no file can be opened and no thread is privileged.
-    pub(crate) fn close(self, limits: &Limits) -> SandboxReport {
+    ///
+    /// The driver of a GPU opens devices and libraries when it is first used, and makes code for the device: for a runner
+    /// on a GPU those walls have doors, and the report says which.
+    pub(crate) fn close(self, limits: &Limits, provider: Provider) -> SandboxReport {
+        let gpu = provider != Provider::Cpu;
         let mut report = Report(self.report);
-        filesystem::empty(&self.namespaces, &mut report);
+        if gpu {
+            report.note("empty file system", Err("the GPU's driver opens its devices and libraries"));
+        } else {
+            filesystem::empty(&self.namespaces, &mut report);
+        }
         let own_user = privileges::drop_all(&self.namespaces, &mut report);
-        filesystem::landlock(&mut report);
-        limits.apply(own_user, &mut report);
-        filter::install(&mut report);
+        filesystem::landlock(gpu, &mut report);
+        limits.apply(gpu, own_user, &mut report);
+        filter::install(gpu, &mut report);
         report.0
     }
 }
 
 /// Collects what stands and what does not.
 #[derive(Default)]
-pub(crate) struct Report(SandboxReport);
+pub(crate) struct Report(pub(crate) SandboxReport);
 
 impl Report {
     /// Notes how putting up `wall` went, and says whether it stands.

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub enum BackendKind {
     /// ONNX Runtime; the version has a `model.onnx`.
     Onnx,
+    /// A built-in step of a pipeline; the version has a `step.toml`.
+    Step,
     /// Misbehaves on demand, for tests; the version has a `villain.toml`.
     Villain,
 }
@@ -25,6 +27,7 @@ impl BackendKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Onnx => "onnx",
+            Self::Step => "step",
             Self::Villain => "villain",
         }
     }
@@ -34,6 +37,7 @@ impl BackendKind {
     pub const fn model_file(self) -> &'static str {
         match self {
             Self::Onnx => "model.onnx",
+            Self::Step => "step.toml",
             Self::Villain => "villain.toml",
         }
     }
@@ -48,6 +52,25 @@ pub struct FileSpec {
     pub size: u64,
     /// Its digest.
     pub digest: Digest,
+}
+
+/// What executes the model's mathematics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Provider {
+    /// The processors of the machine.
+    #[default]
+    Cpu,
+    /// A GPU, through CUDA.
+    Cuda {
+        /// Its number.
+        device: u32,
+    },
+    /// A GPU, through TensorRT; what that cannot do, CUDA does.
+    TensorRt {
+        /// Its number.
+        device: u32,
+    },
 }
 
 /// Everything that is needed to start a runner.
@@ -67,14 +90,20 @@ pub struct RunnerSpec {
     pub onnxruntime: Option<PathBuf>,
     /// Threads for one execution; at least 1.
     pub threads: u16,
+    /// How many executions there may be at a time, each on its own threads, over one copy of the weights; at least 1.
+    /// The runner has as many lanes.
+    pub instances: u16,
+    /// What executes the model.
+    pub provider: Provider,
+    /// How much address space large inputs and outputs share; memory is taken only for what is in use.
+    pub shared_memory: ByteSize,
+    /// How long an instance may wait actively for its next batch when the last ones came quickly after one another, which
+    /// saves it from being woken; zero for never. It costs processor time of the runner, so it stays far below a millisecond.
+    pub spin: Duration,
     /// The most address space that the runner may use on top of what it uses before it loads the model.
     pub memory: Option<ByteSize>,
     /// Processor seconds after which the kernel ends the runner; `None` for no limit.
     pub cpu_seconds: Option<u64>,
-    /// The most requests that wait for or are in execution; above it the answer is [`RunnerError::QueueFull`].
-    pub max_queue_requests: usize,
-    /// The most bytes of inputs that wait or are in execution.
-    pub max_queue_bytes: ByteSize,
     /// How long loading may take.
     pub load_timeout: Duration,
     /// How long one execution may take; past it the runner hangs and is killed, which counts as a crash.
@@ -162,6 +191,9 @@ pub enum RunnerError {
     /// The request's deadline passed.
     #[error("the deadline passed while the request was {0}")]
     Deadline(&'static str),
+    /// The server behind the version fails its checks; it may recover, or is ended.
+    #[error("the model's server does not pass its checks")]
+    Unhealthy,
     /// The runner is stopping and takes no more.
     #[error("the runner is stopping")]
     Stopping,

@@ -14,6 +14,10 @@ use crate::request_id;
 /// The answer to a request that failed.
 pub fn refuse(dialect: Dialect, error: &Error, id: &RequestId, random: &dyn Random) -> Response {
     let mut answer = dialect.render(error, id);
+    if dialect == Dialect::Grpc {
+        // Its code says all of this.
+        return answer;
+    }
     let headers = answer.headers_mut();
     if error.class() == Class::Unauthenticated {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

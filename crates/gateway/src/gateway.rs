@@ -25,6 +25,8 @@ pub struct Gateway {
     authentication: Authentication,
     hosts: HostRules,
     world: World,
+    /// The protocol of every path; `None` where the path decides.
+    dialect: Option<Dialect>,
 }
 
 impl Gateway {
@@ -42,7 +44,13 @@ impl Gateway {
         let router = Router::new(routes)?;
         let by_route = router.routes().iter().map(|route| catalogue.route(route.name)).collect();
         let metrics = (by_route, catalogue.route("none"));
-        Ok(Self { router, metrics, catalogue, authentication, hosts, world })
+        Ok(Self { router, metrics, catalogue, authentication, hosts, world, dialect: None })
+    }
+
+    /// The same for a listener on which everything is of one protocol, also what has no route.
+    #[must_use]
+    pub fn speaking(self, dialect: Dialect) -> Self {
+        Self { dialect: Some(dialect), ..self }
     }
 
     async fn pass(&self, request: Request, id: &plinth_types::RequestId, found: Result<Match<'_, Context>, NoRoute>) -> Result<Response> {
@@ -86,11 +94,15 @@ impl Service for Gateway {
             _ => None,
         };
         let result = self.pass(request, &id, found).await;
+        let mut status = None;
         let answer = match result {
             Ok(response) => response,
             Err(error) => {
                 record::log(&error, &id, &method, &path);
-                let mut answer = answer::refuse(Dialect::of_path(&path), &error, &id, self.world.random.as_ref());
+                let dialect = self.dialect.unwrap_or_else(|| Dialect::of_path(&path));
+                // A gRPC answer is always 200; what is counted is what has happened.
+                status = (dialect == Dialect::Grpc).then(|| error.class().status());
+                let mut answer = answer::refuse(dialect, &error, &id, self.world.random.as_ref());
                 // Only where the refusal is about the method: who shows no key learns nothing of the routes.
                 if let Some(allow) = allow.filter(|_| error.reason() == Reason::MethodNotAllowed) {
                     answer.headers_mut().insert(ALLOW, allow);
@@ -99,7 +111,7 @@ impl Service for Gateway {
             }
         };
         let answer = answer::finish(answer, &id);
-        record.until_sent(answer)
+        record.until_sent(answer, status)
     }
 }
 
@@ -134,6 +146,20 @@ mod tests {
         assert_eq!(ask(&open, Method::HEAD, "/v1/thing").await.status(), 200);
         let elsewhere = ask(&open, Method::POST, "/v1/other").await;
         assert_eq!((elsewhere.status().as_u16(), elsewhere.headers().get(ALLOW)), (404, None));
+    }
+
+    #[tokio::test]
+    async fn grpc_is_refused_in_metadata_alone() {
+        let closed = gateway(Authentication::Keys(Arc::default())).speaking(Dialect::Grpc);
+        let open = gateway(Authentication::Open).speaking(Dialect::Grpc);
+        for (gateway, method, path, code) in
+            [(&closed, Method::GET, "/v1/thing", "16"), (&open, Method::POST, "/v1/thing", "12"), (&open, Method::POST, "/other/Method", "12")]
+        {
+            let refused = ask(gateway, method, path).await;
+            assert_eq!((refused.status().as_u16(), refused.headers()["grpc-status"].as_bytes()), (200, code.as_bytes()));
+            assert_eq!(refused.headers()["content-type"], "application/grpc");
+            assert!(refused.body().is_empty());
+        }
     }
 
     #[tokio::test]

@@ -32,9 +32,9 @@ pub fn begin(metrics: &RouteMetrics, catalogue: &Catalogue, world: &World) -> Re
 }
 
 impl Record {
-    /// Goes along with the answer and ends with it.
-    pub fn until_sent(mut self, answer: Response) -> Response {
-        self.status = answer.status().as_u16();
+    /// Goes along with the answer and ends with it. Counted with `status` where the answer's own says nothing.
+    pub fn until_sent(mut self, answer: Response, status: Option<u16>) -> Response {
+        self.status = status.unwrap_or_else(|| answer.status().as_u16());
         answer.map(|body| body.with_guard(self))
     }
 }

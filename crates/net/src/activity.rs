@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::rest::Rest;
+
 /// How long each state may last.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
@@ -41,6 +43,8 @@ pub struct Activity {
     requests: AtomicU64,
     /// Of the request in flight on HTTP/1; on HTTP/2 requests overwrite each other's, and nobody asks.
     body_unread: AtomicBool,
+    /// Takes what its handler leaves of it.
+    pub rest: Rest,
     // Moments in microseconds since `start`, plus one; 0 means "not now".
     idle_since: AtomicU64,
     head_since: AtomicU64,
@@ -54,6 +58,7 @@ impl Activity {
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             body_unread: AtomicBool::new(false),
+            rest: Rest::default(),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),

@@ -2,7 +2,8 @@
 //!
 //! Invariant: what a [`Body`] holds for its answer (permits, counters) is given back when its last
 //! byte was handed to the kernel, or when the answer was abandoned, and not before; for streams, when
-//! the stream has ended. Pieces are written as they are, never copied together.
+//! the stream has ended. Pieces are written as they are, never copied together. Trailers, where a body
+//! has some, follow its last byte.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,17 +13,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use futures_util::Stream;
 use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::activity::{Activity, RequestGuard};
+use crate::rest::Arriving;
 
 /// The body of an answer.
 #[derive(Default)]
 pub struct Body {
     kind: Kind,
+    /// Follow the last piece; those of a stream are among its frames.
+    trailers: Option<Box<HeaderMap>>,
     held: Held,
 }
 
@@ -31,7 +36,7 @@ enum Kind {
     #[default]
     Empty,
     Pieces(VecDeque<Bytes>),
-    Stream(BoxStream<'static, io::Result<Bytes>>),
+    Stream(BoxStream<'static, io::Result<Frame<Bytes>>>),
 }
 
 /// What is given back at the end.
@@ -59,13 +64,26 @@ impl Body {
     pub fn chain(pieces: impl IntoIterator<Item = Bytes>) -> Self {
         let pieces: VecDeque<_> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
         let kind = if pieces.is_empty() { Kind::Empty } else { Kind::Pieces(pieces) };
-        Self { kind, held: Held::default() }
+        Self { kind, ..Self::default() }
     }
 
     /// Bytes as they come. An error cuts the connection, so that the peer sees that the answer is not whole.
     #[must_use]
     pub fn stream(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
-        Self { kind: Kind::Stream(Box::pin(stream)), held: Held::default() }
+        Self::frames(stream.map(|item| item.map(Frame::data)))
+    }
+
+    /// As [`Self::stream`], of frames: data, and trailers as the last.
+    #[must_use]
+    pub fn frames(stream: impl Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static) -> Self {
+        Self { kind: Kind::Stream(Box::pin(stream)), ..Self::default() }
+    }
+
+    /// Adds trailers behind the pieces. Only HTTP/2 carries them in any case.
+    #[must_use]
+    pub fn with_trailers(mut self, trailers: HeaderMap) -> Self {
+        self.trailers = Some(Box::new(trailers));
+        self
     }
 
     /// Keeps `guard` until the last byte has left. May be called more than once.
@@ -109,21 +127,30 @@ impl Body {
     /// Other bytes under the same guards.
     #[must_use]
     pub fn replaced(self, bytes: impl Into<Bytes>) -> Self {
-        Self { held: self.held, ..Self::full(bytes) }
+        Self { held: self.held, trailers: self.trailers, ..Self::full(bytes) }
     }
 
     /// All bytes, copied together. For tests; bytes of a stream are not bounded.
     ///
     /// # Errors
     /// Those of the stream.
-    pub async fn into_bytes(mut self) -> io::Result<Bytes> {
-        let mut all = Vec::new();
+    pub async fn into_bytes(self) -> io::Result<Bytes> {
+        Ok(self.into_parts().await?.0)
+    }
+
+    /// All bytes, copied together, and the trailers. As [`Self::into_bytes`].
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn into_parts(mut self) -> io::Result<(Bytes, Option<HeaderMap>)> {
+        let (mut all, mut trailers) = (Vec::new(), None);
         while let Some(frame) = std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut self), cx)).await {
-            if let Ok(chunk) = frame?.into_data() {
-                all.extend_from_slice(&chunk.bytes);
+            match frame?.into_data() {
+                Ok(chunk) => all.extend_from_slice(&chunk.bytes),
+                Err(frame) => trailers = frame.into_trailers().ok(),
             }
         }
-        Ok(all.into())
+        Ok((all.into(), trailers))
     }
 }
 
@@ -145,26 +172,30 @@ impl http_body::Body for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Chunk>>>> {
         let this = &mut *self;
+        let trailers = |this: &mut Option<Box<HeaderMap>>| Poll::Ready(this.take().map(|trailers| Ok(Frame::trailers(*trailers))));
         match &mut this.kind {
-            Kind::Empty => Poll::Ready(None),
+            Kind::Empty => trailers(&mut this.trailers),
             Kind::Pieces(pieces) => {
-                let Some(bytes) = pieces.pop_front() else { return Poll::Ready(None) };
+                let Some(bytes) = pieces.pop_front() else { return trailers(&mut this.trailers) };
                 // The last piece takes the guards along: it is dropped when it was written, this body when it was queued.
                 let held = pieces.is_empty().then(|| std::mem::take(&mut this.held));
                 Poll::Ready(Some(Ok(Frame::data(Chunk { bytes, _held: held }))))
             }
             Kind::Stream(stream) => {
-                stream.as_mut().poll_next(cx).map(|item| item.map(|item| item.map(|bytes| Frame::data(Chunk { bytes, _held: None }))))
+                let whole = |frame: Frame<Bytes>| frame.map_data(|bytes| Chunk { bytes, _held: None });
+                stream.as_mut().poll_next(cx).map(|item| item.map(|item| item.map(whole)))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_empty()
+        self.is_empty() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.len().map_or_else(SizeHint::default, SizeHint::with_exact)
+        // Who sends trailers announces no length: on HTTP/1 the two exclude each other.
+        let known = if self.trailers.is_none() { self.len() } else { None };
+        known.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -197,8 +228,8 @@ pub struct RequestBody(Source);
 enum Source {
     #[default]
     Empty,
-    /// With the connection that is told when the end was read.
-    Incoming(Incoming, Arc<Activity>),
+    /// Its connection is told when the end was read.
+    Incoming(Arriving),
     Pieces(VecDeque<Bytes>),
     Stuck,
 }
@@ -207,7 +238,7 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "empty",
-            Self::Incoming(..) => "incoming",
+            Self::Incoming(_) => "incoming",
             Self::Pieces(_) => "pieces",
             Self::Stuck => "stuck",
         })
@@ -238,7 +269,7 @@ impl RequestBody {
             return Self::empty();
         }
         activity.body_unread(true);
-        Self(Source::Incoming(incoming, activity.clone()))
+        Self(Source::Incoming(Arriving::new(incoming, activity.clone())))
     }
 }
 
@@ -255,7 +286,8 @@ impl http_body::Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut self.0 {
             Source::Empty => Poll::Ready(None),
-            Source::Incoming(incoming, activity) => {
+            Source::Incoming(arriving) => {
+                let Some((incoming, activity)) = arriving.parts() else { return Poll::Ready(None) };
                 let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
                 if frame.is_none() || http_body::Body::is_end_stream(incoming) {
                     activity.body_unread(false);
@@ -270,7 +302,7 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Empty => true,
-            Source::Incoming(incoming, _) => incoming.is_end_stream(),
+            Source::Incoming(arriving) => arriving.get().is_none_or(Incoming::is_end_stream),
             Source::Pieces(pieces) => pieces.is_empty(),
             Source::Stuck => false,
         }
@@ -279,7 +311,7 @@ impl http_body::Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Empty => SizeHint::with_exact(0),
-            Source::Incoming(incoming, _) => incoming.size_hint(),
+            Source::Incoming(arriving) => arriving.get().map(Incoming::size_hint).unwrap_or_default(),
             Source::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
             Source::Stuck => SizeHint::default(),
         }
@@ -332,6 +364,19 @@ mod tests {
         assert_eq!(Arc::strong_count(&held), 2, "the last piece is not written yet");
         drop(last);
         assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test]
+    async fn trailers_follow_the_last_piece() {
+        let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"))]);
+        for body in [Body::empty(), Body::chain([Bytes::from_static(b"a"), Bytes::from_static(b"b")])] {
+            let (empty, body) = (body.is_empty(), body.with_trailers(trailers.clone()));
+            assert!(!http_body::Body::is_end_stream(&body) && http_body::Body::size_hint(&body).exact().is_none());
+            let (bytes, read) = body.into_parts().await.unwrap();
+            assert_eq!((&bytes[..], read), (if empty { &b""[..] } else { b"ab" }, Some(trailers.clone())));
+        }
+        let frames = [Ok(Frame::data(Bytes::from_static(b"x"))), Ok(Frame::trailers(trailers.clone()))];
+        assert_eq!(Body::frames(stream::iter(frames)).into_parts().await.unwrap(), (Bytes::from_static(b"x"), Some(trailers)));
     }
 
     #[tokio::test]

@@ -33,6 +33,18 @@ impl BodyMemory {
         self.0.used.load(Ordering::Relaxed)
     }
 
+    /// A buffer of `size` bytes that `fill` fills and that counts until its last slice is dropped.
+    ///
+    /// # Errors
+    /// `over_capacity` when the bound does not allow it, and those of `fill`.
+    pub fn filled(&self, size: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), Error>) -> Result<Bytes, Error> {
+        let mut held = self.hold();
+        held.grow_to(size)?;
+        let mut bytes = vec![0; size];
+        fill(&mut bytes)?;
+        Ok(held.into_bytes(bytes))
+    }
+
     /// Holds nothing yet.
     pub(crate) fn hold(&self) -> HeldMemory {
         HeldMemory { memory: self.clone(), bytes: 0 }
@@ -100,6 +112,21 @@ mod tests {
         drop(b);
         assert_eq!((memory.used(), slice[0]), (60, 7));
         drop(slice);
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn a_buffer_from_elsewhere_counts_too() {
+        let memory = BodyMemory::new(ByteSize(100));
+        let fill = |buffer: &mut [u8]| {
+            buffer.fill(3);
+            Ok(())
+        };
+        let bytes = memory.filled(60, fill).unwrap();
+        assert_eq!((memory.used(), &bytes[58..]), (60, &[3, 3][..]));
+        assert_eq!(memory.filled(60, fill).unwrap_err().reason(), Reason::OverCapacity);
+        assert!(memory.filled(10, |_| Err(Error::internal("x"))).is_err());
+        drop(bytes);
         assert_eq!(memory.used(), 0);
     }
 }

@@ -28,9 +28,6 @@ use crate::wire::Wire;
 /// How every HTTP/2 connection begins (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Requests at a time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
-
 /// Resets that a peer may provoke before its connection is ended ("made you reset"). Against its own resets ("rapid
 /// reset") h2's default of 20 that were not looked at yet stands.
 const MAX_RESETS: usize = 64;
@@ -149,14 +146,16 @@ fn http1_builder(limits: &ConnectionLimits) -> http1::Builder {
 }
 
 fn http2_builder<S>(shared: &Shared<S>) -> http2::Builder<Spawner> {
+    let http2 = &shared.limits.http2;
     let mut builder = http2::Builder::new(Spawner(shared.group.clone()));
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(http2.max_streams)
         .max_header_list_size(u32::try_from(shared.limits.max_header_bytes.0).unwrap_or(u32::MAX))
         .max_local_error_reset_streams(MAX_RESETS)
-        .initial_stream_window_size(256 << 10)
-        .initial_connection_window_size(1 << 20)
+        .initial_stream_window_size(http2.stream_window)
+        .initial_connection_window_size(http2.connection_window)
+        .max_frame_size(http2.max_frame)
         .max_send_buf_size(256 << 10)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));

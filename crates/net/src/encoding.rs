@@ -34,7 +34,9 @@ pub enum Coding {
 }
 
 impl Coding {
-    pub(crate) fn named(name: &str) -> Option<Self> {
+    /// The coding with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
         match name.to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" => Some(Self::Gzip),
             "deflate" => Some(Self::Deflate),
@@ -42,7 +44,9 @@ impl Coding {
         }
     }
 
-    const fn as_str(self) -> &'static str {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
             Self::Deflate => "deflate",
@@ -122,19 +126,23 @@ pub async fn compress(response: Response, coding: Option<Coding>) -> Response {
     let Some(pieces) = response.body().pieces().filter(|_| large && !response.headers().contains_key(CONTENT_ENCODING)) else {
         return response;
     };
+    let Some(compressed) = encode(coding, pieces).await else { return response };
+    let (mut parts, body) = response.into_parts();
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
+    parts.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    http::Response::from_parts(parts, body.replaced(compressed))
+}
+
+/// Compresses pieces together; `None` when nothing is gained, or when it fails: the plain bytes are as good. Cancel safe.
+pub async fn encode(coding: Coding, pieces: Vec<Bytes>) -> Option<Bytes> {
     let length: usize = pieces.iter().map(Bytes::len).sum();
     let compressed = if length <= INLINE_PLAIN {
         encode_now(coding, &pieces)
     } else {
         tokio::task::spawn_blocking(move || encode_now(coding, &pieces)).await.unwrap_or_else(|e| Err(std::io::Error::other(e)))
     };
-    // Without a gain, or with a failure, the plain answer is as good.
-    let Some(compressed) = compressed.ok().filter(|compressed| compressed.len() < length) else { return response };
-    let (mut parts, body) = response.into_parts();
-    parts.headers.remove(CONTENT_LENGTH);
-    parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
-    parts.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
-    http::Response::from_parts(parts, body.replaced(compressed))
+    compressed.ok().filter(|compressed| compressed.len() < length).map(Bytes::from)
 }
 
 fn encode_now(coding: Coding, pieces: &[Bytes]) -> std::io::Result<Vec<u8>> {

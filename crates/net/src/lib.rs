@@ -11,6 +11,7 @@ pub mod body;
 pub mod body_memory;
 pub mod encoding;
 pub mod host;
+pub mod messages;
 pub mod read_body;
 pub mod router;
 pub mod server;
@@ -21,15 +22,18 @@ mod accept;
 mod activity;
 mod connection;
 mod pace;
+mod rest;
 mod wire;
 
 pub use body::{Body, Chunk, RequestBody};
 pub use body_memory::BodyMemory;
 pub use encoding::Coding;
 pub use host::HostRules;
+pub use http_body::Frame;
+pub use messages::{Messages, Packed};
 pub use read_body::{BodyLimits, content_length, read_body};
 pub use router::{Access, Handler, HandlerFuture, Match, NoRoute, Params, Route, Router, RouterError};
-pub use server::{ConnectionLimits, DrainReport, ListenerConfig, Server, StartError};
+pub use server::{ConnectionLimits, DrainReport, Http2Limits, ListenerConfig, Server, StartError};
 pub use service::{Peer, Service};
 pub use upload::{UploadLimits, UploadStream};
 

@@ -33,6 +33,37 @@ pub struct ConnectionLimits {
     pub write_timeout: Duration,
     /// The largest head.
     pub max_header_bytes: ByteSize,
+    /// What a connection that speaks HTTP/2 may cost besides.
+    pub http2: Http2Limits,
+}
+
+/// What one HTTP/2 connection may cost. A peer may make the node hold up to `connection_window` bytes that no handler has
+/// taken yet, and one frame.
+#[derive(Debug, Clone, Copy)]
+pub struct Http2Limits {
+    /// The most requests at a time.
+    pub max_streams: u32,
+    /// The bytes of one request's body that may be on their way or wait.
+    pub stream_window: u32,
+    /// The same for all requests of the connection.
+    pub connection_window: u32,
+    /// The largest frame of a body.
+    pub max_frame: u32,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self { max_streams: 128, stream_window: 256 << 10, connection_window: 1 << 20, max_frame: 16 << 10 }
+    }
+}
+
+impl Http2Limits {
+    /// For gRPC, whose clients put all their calls on a few connections: a busy one has hundreds of calls in flight, and
+    /// a message of 16 MB shall not wait for a round trip at each quarter of a MiB, nor come in a thousand frames.
+    #[must_use]
+    pub const fn grpc() -> Self {
+        Self { max_streams: 1024, stream_window: 4 << 20, connection_window: 8 << 20, max_frame: 256 << 10 }
+    }
 }
 
 impl Default for ConnectionLimits {
@@ -43,6 +74,7 @@ impl Default for ConnectionLimits {
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
             max_header_bytes: ByteSize::kib(16),
+            http2: Http2Limits::default(),
         }
     }
 }
@@ -109,6 +141,12 @@ impl Server {
         group.spawn("accept loop", OnEnd::CancelGroup, accept::run(listener, shared));
         tracing::info!(listener = name, address = %local, "listening");
         Ok(Self { name, local, group, lame_duck })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The address, with the port that was taken.

@@ -56,6 +56,9 @@ impl<S: Service> hyper::service::Service<http::Request<Incoming>> for Connection
         let (service, peer, panics) = (self.service.clone(), self.peer, self.panics.clone());
         let (lame_duck, activity) = (self.lame_duck.clone(), self.activity.clone());
         let one_by_one = request.version() <= Version::HTTP_11;
+        if !http_body::Body::is_end_stream(request.body()) {
+            activity.rest.open(request.version(), request.headers());
+        }
         Box::pin(async move {
             let answer =
                 AssertUnwindSafe(service.call(request.map(|body| RequestBody::incoming(body, &activity)), peer)).catch_unwind().await;
@@ -64,6 +67,10 @@ impl<S: Service> hyper::service::Service<http::Request<Incoming>> for Connection
                 tracing::error!(listener = peer.listener, "a handler panicked; its request was answered with 500");
                 after_panic()
             });
+            // A small body that nobody read, the one of a refused request for one, need not cost the connection.
+            if one_by_one && activity.has_unread_body() && activity.rest.drain().await {
+                activity.body_unread(false);
+            }
             // An HTTP/1 client learns from the answer that the connection ends, so that it sends no request into it: because
             // the node ends, or because the rest of a refused body is in the way.
             if one_by_one && (lame_duck.load(Ordering::Relaxed) || activity.has_unread_body()) {

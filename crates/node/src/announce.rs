@@ -9,6 +9,8 @@ pub enum Announcement {
     Listening {
         /// The address of the HTTP listener.
         http: String,
+        /// The address of the gRPC listener.
+        grpc: Option<String>,
         /// The address of the metrics listener.
         metrics: Option<String>,
         /// The address of the admin listener, when it has its own.

@@ -3,7 +3,8 @@
 //! Implements serving's `VersionSource` and the API's `Verifier` over the registry. Layout: one
 //! directory for each content digest under `cache/`. Invariants: a directory appears under its name only
 //! when all its files were written, hashed and synced; the signature is judged before any byte is
-//! fetched; a cached file that no longer has its digest is thrown away and fetched anew, never used.
+//! fetched; a cached file that no longer has its digest is thrown away and fetched anew, never used. Large files are
+//! hashed and written in the background, where no request feels it.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -21,8 +22,14 @@ use plinth_serving::{LocalVersion, Purpose, VersionRef, VersionSource};
 use plinth_store::resources::FileEntry;
 use plinth_types::{AliasName, Digest, DigestHasher, Error, Reason, Result, TenantName};
 
+use crate::background::{Background, Pace};
+
 /// How long a remote store may be silent while a file is read.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
+/// Files of at least so many bytes are worked on in the background; smaller ones are done before it would matter.
+const LARGE: u64 = 8 << 20;
+/// So many bytes are written before they are brought to the disk: a whole large file at once would hold up every other write.
+const WRITE_OUT: u64 = 32 << 20;
 
 /// The node's view of versions as files.
 pub struct Artifacts {
@@ -30,6 +37,7 @@ pub struct Artifacts {
     policy: TrustPolicy,
     floors: Arc<FloorBook>,
     directory: PathBuf,
+    background: Background,
     world: World,
 }
 
@@ -37,7 +45,7 @@ impl Artifacts {
     /// Versions cached under `directory`; sweeps what an interrupted fetch left behind. Blocking.
     ///
     /// # Errors
-    /// When the directory cannot be made.
+    /// When the directory cannot be made, or a thread cannot be started.
     pub fn open(
         registry: Arc<Registry>,
         policy: TrustPolicy,
@@ -51,7 +59,8 @@ impl Artifacts {
                 std::fs::remove_dir_all(entry.path())?;
             }
         }
-        Ok(Self { registry, policy, floors, directory, world })
+        let background = Background::start(world.clone())?;
+        Ok(Self { registry, policy, floors, directory, background, world })
     }
 
     /// Throws away what no alias and no deployment names. Blocking. Never touches what is in `keep`.
@@ -125,35 +134,53 @@ impl Artifacts {
         let mut reader = self.registry.open_blob(&file.digest).await?;
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<bytes::Bytes>(8);
         let (digest, size, name) = (file.digest, file.size, file.path.clone());
-        let writer = tokio::task::spawn_blocking(move || {
+        let mut write = move |pace: &mut Option<&mut Pace>| {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent).map_err(|e| io_error("making a cache directory", e))?;
             }
             let mut out = std::fs::File::create_new(&path).map_err(|e| io_error("making a cached file", e))?;
-            let mut hasher = DigestHasher::new();
+            let (mut hasher, mut written_out) = (DigestHasher::new(), 0);
             while let Some(piece) = receiver.blocking_recv() {
                 hasher.update(&piece);
                 if hasher.length() > size {
                     break;
                 }
                 out.write_all(&piece).map_err(|e| io_error("writing a cached file", e))?;
+                if let Some(pace) = pace {
+                    pace.step(piece.len())?;
+                }
+                if hasher.length() - written_out >= WRITE_OUT {
+                    written_out = hasher.length();
+                    out.sync_data().map_err(|e| io_error("syncing a cached file", e))?;
+                }
             }
             let mut permissions = out.metadata().map_err(|e| io_error("reading a cached file", e))?.permissions();
             permissions.set_readonly(true);
             out.set_permissions(permissions).and_then(|()| out.sync_all()).map_err(|e| io_error("syncing a cached file", e))?;
             let length = hasher.length();
             Ok::<_, Error>((hasher.finish(), length))
-        });
-        while let Some(piece) =
-            tokio::time::timeout(READ_DEADLINE, reader.stream.next()).await.map_err(|_| store_away("the object store is silent"))?
-        {
-            let piece = piece.map_err(|e| store_away("the object store failed").source(e))?;
-            if sender.send(piece).await.is_err() {
-                break;
+        };
+        let writer = async {
+            if size >= LARGE {
+                self.background.run(move |pace| write(&mut Some(pace))).await
+            } else {
+                blocking(move || write(&mut None)).await
             }
-        }
-        drop(sender);
-        let found = writer.await.map_err(|e| Error::internal("writing a cached file").source(e))??;
+        };
+        let reading = async move {
+            while let Some(piece) =
+                tokio::time::timeout(READ_DEADLINE, reader.stream.next()).await.map_err(|_| store_away("the object store is silent"))?
+            {
+                let piece = piece.map_err(|e| store_away("the object store failed").source(e))?;
+                if sender.send(piece).await.is_err() {
+                    break;
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        let (found, read) = tokio::join!(writer, reading);
+        read?;
+        let found = found?;
         if found != (digest, size) {
             // The bytes may have been altered on the way; only what lies there altered is removed.
             if let Err(error) = self.registry.drop_if_damaged(&digest).await {
@@ -173,7 +200,12 @@ impl VersionSource for Artifacts {
         let record = &version.record;
         let directory = self.directory.join(record.content.hex());
         let (files, at) = (record.files.clone(), directory.clone());
-        let intact = blocking(move || Ok(is_intact(&at, &files))).await?;
+        let large = files.iter().any(|file| file.size >= LARGE);
+        let intact = if large {
+            self.background.run(move |pace| is_intact(&at, &files, &mut Some(pace))).await?
+        } else {
+            blocking(move || is_intact(&at, &files, &mut None)).await?
+        };
         if !intact {
             let stale = directory.clone();
             blocking(move || match std::fs::remove_dir_all(&stale) {
@@ -224,22 +256,30 @@ impl Verifier for Artifacts {
     }
 }
 
-/// Whether every file is there with its digest.
-fn is_intact(directory: &Path, files: &[FileEntry]) -> bool {
-    files.iter().all(|file| hash(&file.path.under(directory)).is_ok_and(|found| found == (file.digest, file.size)))
-}
-
-fn hash(path: &Path) -> std::io::Result<(Digest, u64)> {
-    let (mut file, mut hasher) = (std::fs::File::open(path)?, DigestHasher::new());
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
+/// Whether every file is there with its digest. The only error is that nobody waits for the answer.
+fn is_intact(directory: &Path, files: &[FileEntry], pace: &mut Option<&mut Pace>) -> Result<bool> {
+    for file in files {
+        let Ok(mut opened) = std::fs::File::open(file.path.under(directory)) else { return Ok(false) };
+        // Larger read-ahead; only advice.
+        let _ = rustix::fs::fadvise(&opened, 0, None, rustix::fs::Advice::Sequential);
+        let (mut hasher, mut buffer) = (DigestHasher::new(), vec![0; 256 << 10]);
+        loop {
+            match opened.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => hasher.update(&buffer[..n]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(_) => return Ok(false),
+            }
+            if let Some(pace) = pace {
+                pace.step(buffer.len())?;
+            }
+        }
+        let length = hasher.length();
+        if (hasher.finish(), length) != (file.digest, file.size) {
+            return Ok(false);
         }
     }
-    let length = hasher.length();
-    Ok((hasher.finish(), length))
+    Ok(true)
 }
 
 fn sync_directory(path: &Path) -> std::io::Result<()> {

@@ -21,6 +21,9 @@ pub struct Addresses {
     pub pid: u32,
     /// The address of the HTTP listener.
     pub http: String,
+    /// The address of the gRPC listener; empty when there is none.
+    #[serde(default)]
+    pub grpc: String,
     /// The address of the metrics listener; empty when there is none.
     pub metrics: String,
     /// The address of the admin listener; the HTTP one unless it has its own.

@@ -6,6 +6,7 @@
 
 mod announce;
 mod artifacts;
+mod background;
 mod bootstrap;
 mod data_dir;
 mod ledger;

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use plinth_api::Settings;
+use plinth_api::{GrpcSettings, Settings};
 use plinth_config::{AuthMode, Backend, Config};
-use plinth_engine::BackendKind;
-use plinth_net::{BodyLimits, BodyMemory, ConnectionLimits, HostRules, UploadLimits};
+use plinth_engine::{BackendKind, Provider};
+use plinth_net::{BodyLimits, BodyMemory, ConnectionLimits, HostRules, Http2Limits, UploadLimits};
 use plinth_registry::{PublicKey, TrustPolicy};
-use plinth_serving::ServingOptions;
+use plinth_serving::{ProcessOptions, RegionOptions, ServingOptions};
 use plinth_store::metadata::{MetadataOptions, MetadataUrl};
 use plinth_store::objects::{ObjectsOptions, ObjectsUrl, S3Credentials};
 use plinth_types::ByteSize;
@@ -77,7 +77,8 @@ pub fn serving(config: &Config, data_dir: &Path) -> Result<ServingOptions> {
             None
         }
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Counts what affinity and the cgroup's quota leave to this process.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(ServingOptions {
         program: std::env::current_exe().context("the path of this binary")?,
         onnxruntime,
@@ -87,29 +88,64 @@ pub fn serving(config: &Config, data_dir: &Path) -> Result<ServingOptions> {
             .filter_map(|b| match b {
                 Backend::Onnx => Some(BackendKind::Onnx),
                 Backend::Villain => Some(BackendKind::Villain),
-                Backend::Step | Backend::Process => None,
+                Backend::Step => Some(BackendKind::Step),
+                Backend::Process => None,
             })
             .collect(),
-        threads: if engine.threads == 0 { u16::try_from(cores).unwrap_or(u16::MAX) } else { engine.threads },
+        threads: (engine.threads > 0).then_some(engine.threads),
+        processors: u16::try_from(processors).unwrap_or(u16::MAX),
+        provider: match engine.provider {
+            plinth_config::Provider::Cpu => Provider::Cpu,
+            plinth_config::Provider::Cuda => Provider::Cuda { device: 0 },
+            plinth_config::Provider::TensorRt => Provider::TensorRt { device: 0 },
+        },
+        shared_memory: engine.shared_memory,
+        process: processes(config, data_dir)?,
         memory: engine.memory_limit,
         max_queue_requests: engine.max_queue_requests as usize,
         max_queue_bytes: engine.max_queue_bytes,
+        memory_budget: engine.memory_budget,
         load_timeout: engine.load_timeout,
         execution_timeout: engine.execution_timeout,
     })
 }
 
+/// What foreign servers may be, when the backend is allowed.
+fn processes(config: &Config, data_dir: &Path) -> Result<Option<ProcessOptions>> {
+    if !config.engine.backends.contains(&Backend::Process) {
+        return Ok(None);
+    }
+    let scratch = data_dir.join("scratch");
+    std::fs::create_dir_all(&scratch).context("the directory for foreign servers cannot be made")?;
+    Ok(Some(ProcessOptions { commands: config.engine.process_commands.clone(), scratch, hidden: vec![data_dir.to_owned()] }))
+}
+
+pub fn regions(config: &Config) -> RegionOptions {
+    let settings = &config.shared_memory;
+    RegionOptions {
+        enabled: settings.enabled,
+        prefix: settings.prefix.clone(),
+        max_regions: settings.max_regions as usize,
+        ..RegionOptions::default()
+    }
+}
+
 pub fn api(config: &Config) -> Settings {
     let http = &config.http;
+    let body = BodyLimits {
+        max: http.max_body,
+        min_rate: http.body_min_rate,
+        window: RATE_WINDOW,
+        timeout: http.request_timeout,
+        memory: BodyMemory::new(http.body_memory),
+    };
     Settings {
         server_name: http.server_name.clone(),
-        body: BodyLimits {
-            max: http.max_body,
-            min_rate: http.body_min_rate,
-            window: RATE_WINDOW,
-            timeout: http.request_timeout,
-            memory: BodyMemory::new(http.body_memory),
+        grpc: GrpcSettings {
+            message: BodyLimits { max: config.grpc.max_message, ..body.clone() },
+            reflection: config.grpc.reflection,
         },
+        body,
         upload: UploadLimits { max: MAX_UPLOAD, min_rate: http.body_min_rate, window: RATE_WINDOW },
         request_timeout: http.request_timeout,
         load_timeout: config.engine.load_timeout,
@@ -127,7 +163,13 @@ pub fn connections(config: &Config) -> ConnectionLimits {
         idle_timeout: http.idle_timeout,
         write_timeout: http.write_timeout,
         max_header_bytes: http.max_header_bytes,
+        http2: Http2Limits::default(),
     }
+}
+
+/// The same for the gRPC listener.
+pub fn grpc_connections(config: &Config) -> ConnectionLimits {
+    ConnectionLimits { http2: Http2Limits::grpc(), ..connections(config) }
 }
 
 pub fn hosts(config: &Config) -> HostRules {

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use plinth_api::{Parts, Services};
+use plinth_api::oip::trace::Traces;
+use plinth_api::{Dialect, Parts, Services};
 use plinth_cluster::{Keeper, KeeperOptions, KeeperParts, SnapshotFile, View};
 use plinth_config::{AuthMode, Config};
 use plinth_gateway::{Authentication, Gateway, MetricsService};
 use plinth_identity::KeyRing;
 use plinth_net::{ConnectionLimits, ListenerConfig, Server};
 use plinth_registry::{FloorBook, Registry};
-use plinth_runtime::{CrashPoints, OnEnd, ShutdownList, TaskGroup, World};
-use plinth_serving::{Serving, State};
+use plinth_runtime::{CancellationToken, CrashPoints, OnEnd, ShutdownList, TaskGroup, World};
+use plinth_serving::{Regions, Serving, State};
 use plinth_store::{Metadata, Objects, objects};
-use plinth_telemetry::{BuildInfo, Catalogue};
+use plinth_telemetry::{BuildInfo, Catalogue, LogControl};
 use plinth_types::Digest;
 use tokio::sync::watch;
 
@@ -32,6 +32,8 @@ use crate::{bootstrap, options, wishes};
 pub struct NodeOptions {
     /// Takes what the person at the terminal should know.
     pub announce: Announce,
+    /// Moves the switches of the log.
+    pub logs: LogControl,
 }
 
 /// The most connections on the metrics and on the admin listener.
@@ -53,7 +55,7 @@ pub async fn run(config: Config, options: NodeOptions) -> Result<()> {
         data.hold_beside(database)?;
     }
     let groups = Groups { node: TaskGroup::new("node"), serving: TaskGroup::new("serving") };
-    let node = match Node::start(&config, &data, &world, &groups, started).await {
+    let node = match Node::start(&config, &data, &world, &groups, (started, options.logs)).await {
         Ok(node) => node,
         Err(error) => {
             // In order, so that what was started does not complain of an early end.
@@ -92,16 +94,13 @@ struct Node {
 }
 
 impl Node {
-    async fn start(config: &Config, data: &DataDir, world: &World, groups: &Groups, started: Duration) -> Result<Self> {
+    async fn start(config: &Config, data: &DataDir, world: &World, groups: &Groups, (started, logs): (Duration, LogControl)) -> Result<Self> {
         let tasks = &groups.node;
         let catalogue = Arc::new(Catalogue::new(BuildInfo {
             version: env!("CARGO_PKG_VERSION"),
             commit: option_env!("PLINTH_COMMIT").unwrap_or("unknown"),
         }));
         let policy = options::trust(config)?;
-        if config.listen.grpc.is_some() {
-            tracing::debug!("listen.grpc is accepted; this release does not serve gRPC yet");
-        }
 
         // Stores first; a ledger that is away does not hold the start.
         let metadata: Arc<dyn Metadata> =
@@ -137,17 +136,21 @@ impl Node {
             applied,
             verifier: artifacts,
             probe: Arc::new(Stores { metadata: metadata.clone(), objects }),
+            regions: Regions::new(options::regions(config)),
+            traces: Traces::new(world.clone()),
+            logs,
             world: world.clone(),
             settings: options::api(config),
             started,
-            stopping: Arc::new(AtomicBool::new(false)),
+            stopping: CancellationToken::new(),
+            draining: CancellationToken::new(),
         });
         let servers = edge(config, &services, keys, &catalogue, world, tasks)?;
         Ok(Self { metadata, services, serving: groups.serving.clone(), servers })
     }
 
-    fn address(&self, index: usize) -> Option<String> {
-        self.servers.get(index).map(|s| s.local_addr().to_string())
+    fn address(&self, listener: &str) -> Option<String> {
+        self.servers.iter().find(|server| server.name() == listener).map(|server| server.local_addr().to_string())
     }
 
     /// Does what a node does once in its life, now or as soon as the ledger is there. Comes after everything that can
@@ -186,15 +189,19 @@ impl Node {
         Ok(())
     }
 
-    /// Tells files and people where the node is. Servers stand in the order HTTP, metrics, admin.
+    /// Tells files and people where the node is.
     fn tell(&self, config: &Config, data: &DataDir, announce: &Announce) {
-        let http = self.address(0).unwrap_or_default();
-        let metrics = config.listen.metrics.and_then(|_| self.address(1));
-        let admin = config.listen.admin.and_then(|_| self.servers.last()).map(|s| s.local_addr().to_string());
+        let http = self.address("http").unwrap_or_default();
+        let (grpc, metrics, admin) = (self.address("grpc"), self.address("metrics"), self.address("admin"));
         let open = config.auth.mode == AuthMode::Open;
-        announce(Announcement::Listening { http: http.clone(), metrics: metrics.clone(), admin: admin.clone(), open });
-        let addresses =
-            Addresses { pid: std::process::id(), admin: admin.unwrap_or_else(|| http.clone()), metrics: metrics.unwrap_or_default(), http };
+        announce(Announcement::Listening { http: http.clone(), grpc: grpc.clone(), metrics: metrics.clone(), admin: admin.clone(), open });
+        let addresses = Addresses {
+            pid: std::process::id(),
+            grpc: grpc.unwrap_or_default(),
+            metrics: metrics.unwrap_or_default(),
+            admin: admin.unwrap_or_else(|| http.clone()),
+            http,
+        };
         // A full or read-only disk is no reason not to serve.
         if let Err(error) = data.publish(&addresses) {
             tracing::warn!(error = format!("{error:#}"), "node.json cannot be written; tools on this machine will not find the node by it");
@@ -210,8 +217,10 @@ impl Node {
             let Some(report) = settled else { return };
             let ready = report.iter().filter(|r| r.state == State::Ready).count();
             let took_ms = u64::try_from(clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(ready, failed = report.len() - ready, took_ms, "ready");
-            teller(Announcement::Ready { ready, failed: report.len() - ready, took_ms });
+            // What is loaded on demand is neither.
+            let failed = report.iter().filter(|r| matches!(r.state, State::Failed | State::Quarantined)).count();
+            tracing::info!(ready, failed, took_ms, "ready");
+            teller(Announcement::Ready { ready, failed, took_ms });
         };
         tasks.spawn("tell ready", OnEnd::Ignore, async move {
             tokio::select! { () = stop.cancelled() => {}, () = tell_ready => {} }
@@ -230,7 +239,7 @@ impl Node {
 
     /// Ends in order; a second signal ends at once.
     async fn stop(self, config: &Config, data: &DataDir, world: &World, tasks: &TaskGroup) {
-        self.services.stopping.store(true, Ordering::Relaxed);
+        self.services.stopping.cancel();
         let mut list = ShutdownList::new();
         let (lame_duck, drain) = (config.shutdown.lame_duck, config.shutdown.drain);
         let servers = Arc::new(self.servers);
@@ -239,10 +248,11 @@ impl Node {
             leaving.iter().for_each(Server::lame_duck);
             tokio::time::sleep(lame_duck).await;
         });
+        let draining = self.services.draining.clone();
         list.step("finish requests", drain + LAST_STEP, async move {
-            for server in servers.iter() {
-                server.drain(drain).await;
-            }
+            draining.cancel();
+            // All at once: they share the deadline.
+            futures_util::future::join_all(servers.iter().map(|server| server.drain(drain))).await;
         });
         let serving = self.serving;
         list.step("end runners", LAST_STEP * 2, async move {
@@ -353,7 +363,7 @@ impl Follower {
     }
 }
 
-/// Starts the listeners: HTTP, metrics, admin.
+/// Starts the listeners: HTTP, gRPC, metrics, admin.
 fn edge(
     config: &Config,
     services: &Services,
@@ -381,6 +391,13 @@ fn edge(
 
     let public = if config.listen.admin.is_some() { plinth_api::oip::routes(services) } else { plinth_api::routes(services) };
     let mut servers = vec![Server::start(listener("http", config.listen.http), gateway(public)?, tasks).context(advice)?];
+    if let Some(address) = config.listen.grpc {
+        let routes = plinth_api::oip::grpc::routes(services);
+        let gateway = Gateway::new(routes, authentication.clone(), options::hosts(config), catalogue.clone(), world.clone());
+        let gateway = gateway.context("the table of gRPC's routes")?.speaking(Dialect::Grpc);
+        let grpc = ListenerConfig { limits: options::grpc_connections(config), ..listener("grpc", address) };
+        servers.push(Server::start(grpc, Arc::new(gateway), tasks).context(advice)?);
+    }
     if let Some(address) = config.listen.metrics {
         let probe = services.clone();
         let service = MetricsService::new(catalogue.clone(), world.clone(), move || probe.ready());

@@ -5,7 +5,10 @@
 //! by random histories.
 #![warn(missing_docs)]
 
+pub mod batching;
+pub mod memory;
 pub mod placement;
+pub mod poison;
 pub mod supervision;
 
 pub use placement::{Phase, Plan, Wish};

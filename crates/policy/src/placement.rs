@@ -6,6 +6,7 @@
 //! 3. When the wished version cannot be had (its load failed or it is quarantined), whatever answered
 //!    before goes on; if nothing did, the previous version is loaded in its place.
 //! 4. Nothing else stays loaded.
+//! 5. A version that is loaded on demand counts as one that answers, but for the place of one that does.
 //!
 //! One model at a time; how loading is done and when a failed load is tried again is the caller's.
 
@@ -35,13 +36,17 @@ pub enum Phase {
     Restarting,
     /// Could not be loaded, or is quarantined; will not answer until something changes.
     Failed,
+    /// Not loaded, or being loaded because somebody asked: requests for it wait until it is.
+    OnDemand,
 }
 
 /// What to do next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Begin to load these.
+    /// Begin to load these, or know them from now on if they are loaded on demand.
     pub load: BTreeSet<VersionNumber>,
+    /// Load these though nobody asks: another answers in the place of one that is loaded on demand.
+    pub wake: BTreeSet<VersionNumber>,
     /// Let these go: refuse new requests, finish the running ones, end the runner. Also clears failed ones.
     pub unload: BTreeSet<VersionNumber>,
     /// This one answers requests that name no version.
@@ -57,13 +62,16 @@ pub fn decide(wish: &Wish, phases: &BTreeMap<VersionNumber, Phase>, current: Opt
         return Plan { unload: phases.keys().copied().collect(), ..Plan::default() };
     };
 
-    // A version that restarts keeps its place when nothing better is ready: its callers get "try again in a moment".
     let candidates = [Some(primary), current, wish.fallback];
-    let default = candidates
-        .into_iter()
-        .flatten()
-        .find(|v| ready(*v))
-        .or_else(|| candidates.into_iter().flatten().find(|v| phase(*v) == Some(Phase::Restarting)));
+    let first = |wanted: Phase| candidates.into_iter().flatten().find(|v| phase(*v) == Some(wanted));
+    let asleep = phase(primary) == Some(Phase::OnDemand);
+    // The wished version keeps its place when its memory was taken: who asks for it waits until it is back. One that
+    // restarts keeps it when nothing better is ready: its callers get "try again in a moment".
+    let default = current
+        .filter(|current| *current == primary && asleep)
+        .or_else(|| first(Phase::Ready))
+        .or_else(|| first(Phase::Restarting))
+        .or_else(|| first(Phase::OnDemand));
 
     let mut keep: BTreeSet<_> = wish.others.clone();
     keep.insert(primary);
@@ -73,6 +81,7 @@ pub fn decide(wish: &Wish, phases: &BTreeMap<VersionNumber, Phase>, current: Opt
     }
     Plan {
         load: keep.iter().copied().filter(|v| phase(*v).is_none()).collect(),
+        wake: Some(primary).filter(|_| asleep && default != Some(primary)).into_iter().collect(),
         unload: phases.keys().copied().filter(|v| !keep.contains(v)).collect(),
         default,
     }
@@ -81,7 +90,7 @@ pub fn decide(wish: &Wish, phases: &BTreeMap<VersionNumber, Phase>, current: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Phase::{Failed, Loading, Ready, Restarting};
+    use Phase::{Failed, Loading, OnDemand, Ready, Restarting};
     use proptest::prelude::*;
 
     fn v(n: u64) -> VersionNumber {
@@ -109,13 +118,17 @@ mod tests {
             ("and answers when ready", wish(2, 1), &[(1, Ready), (2, Failed)], 2, (&[], &[], 1)),
             ("a restart keeps its place", wish(2, 1), &[(2, Restarting)], 2, (&[], &[], 2)),
             ("nothing wished: all go", Wish::default(), &[(1, Ready), (2, Failed)], 1, (&[], &[1, 2], 0)),
+            ("on demand answers", wish(2, 1), &[(2, OnDemand)], 0, (&[], &[], 2)),
+            ("and keeps its place beside one that is ready", wish(2, 1), &[(1, Ready), (2, OnDemand)], 2, (&[], &[1], 2)),
+            ("a predecessor that lost its memory still answers", wish(2, 1), &[(1, OnDemand), (2, Loading)], 1, (&[], &[], 1)),
+            ("one that failed gives way to one on demand", wish(2, 1), &[(1, OnDemand), (2, Failed)], 2, (&[], &[], 1)),
             ("an old failure is forgotten", wish(3, 1), &[(1, Ready), (2, Failed), (3, Loading)], 1, (&[], &[2], 1)),
         ];
         for (name, wish, phases, current, (load, unload, default)) in cases {
             let phases = phases.iter().map(|(n, p)| (v(*n), *p)).collect();
             let number = |n: u64| (n > 0).then(|| v(n));
             let set = |list: &[u64]| list.iter().map(|n| v(*n)).collect();
-            let plan = Plan { load: set(load), unload: set(unload), default: number(*default) };
+            let plan = Plan { load: set(load), unload: set(unload), default: number(*default), ..Plan::default() };
             assert_eq!(decide(wish, &phases, number(*current)), plan, "{name}");
         }
     }
@@ -127,8 +140,14 @@ mod tests {
         assert_eq!((plan.load, plan.unload.len(), plan.default), ([v(6)].into(), 0, Some(v(7))));
     }
 
+    #[test]
+    fn a_successor_on_demand_is_loaded_while_the_old_one_answers() {
+        let plan = decide(&wish(2, 1), &[(v(1), Ready), (v(2), OnDemand)].into(), Some(v(1)));
+        assert_eq!((plan.wake, plan.unload.len(), plan.default), ([v(2)].into(), 0, Some(v(1))));
+    }
+
     fn phases() -> impl Strategy<Value = BTreeMap<VersionNumber, Phase>> {
-        let phase = prop_oneof![Just(Loading), Just(Ready), Just(Restarting), Just(Failed)];
+        let phase = prop_oneof![Just(Loading), Just(Ready), Just(Restarting), Just(Failed), Just(OnDemand)];
         proptest::collection::btree_map((1u64..6).prop_map(v), phase, 0..5)
     }
 
@@ -162,7 +181,7 @@ mod tests {
             for _ in 0..6 {
                 let plan = decide(&wish, &phases, current);
                 for u in &plan.unload { phases.remove(u); }
-                for l in &plan.load { phases.insert(*l, Ready); }
+                for l in plan.load.iter().chain(&plan.wake) { phases.insert(*l, Ready); }
                 for p in phases.values_mut() { if matches!(p, Loading | Restarting) { *p = Ready; } }
                 current = plan.default;
             }

@@ -3,14 +3,21 @@
 //! Invariant: what reaches the runner fits the model's inputs, each exactly once; what comes back
 //! was checked by the runner's own side of the channel.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use plinth_engine::{Runner, RunnerError};
+use plinth_engine::{ModelMetadata, RunnerError, RunnerExit, SandboxReport};
 use plinth_telemetry::ModelMetrics;
 use plinth_types::{Digest, Error, ModelName, Reason, Result, TenantName, Tensor, TensorSpec, VersionNumber};
 
+use crate::executor::Executor;
 use crate::model_config::ModelConfig;
+use crate::sequence::Sequences;
 use crate::statistics::{ModelStatistics, Statistics};
+
+/// How long to wait before another try, at least and at most.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+const MOST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A loaded version.
 pub struct Instance {
@@ -20,17 +27,25 @@ pub struct Instance {
     pub(crate) content: Digest,
     pub(crate) config: ModelConfig,
     pub(crate) labels: crate::Labels,
-    pub(crate) runner: Runner,
+    pub(crate) executor: Executor,
+    pub(crate) sequences: Option<Arc<Sequences>>,
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) outputs: Vec<TensorSpec>,
     pub(crate) metrics: ModelMetrics,
-    pub(crate) statistics: Statistics,
+    pub(crate) statistics: Arc<Statistics>,
 }
 
 /// Why one try to execute failed.
+#[derive(Debug)]
 pub(crate) enum Failure {
-    /// The runner is being replaced; the same request may go to whatever answers now.
+    /// The instance takes no more; the same request may go to whatever answers now.
     Replaced,
+    /// The runner died while it executed the request, perhaps because of it.
+    Suspect,
+    /// There is no room.
+    Full { retry_after: Option<Duration> },
+    /// What the runner or the queue says.
+    Runner(RunnerError),
     /// An answer for the caller.
     Answer(Error),
 }
@@ -84,10 +99,44 @@ impl Instance {
         &self.outputs
     }
 
-    /// Its runner.
+    /// The process that executes it, when it has one of its own.
     #[must_use]
-    pub const fn runner(&self) -> &Runner {
-        &self.runner
+    pub fn pid(&self) -> Option<u32> {
+        self.executor.pid()
+    }
+
+    /// Which walls stand around that process.
+    #[must_use]
+    pub fn sandbox(&self) -> SandboxReport {
+        self.executor.sandbox()
+    }
+
+    /// What executes it, for people, such as `onnxruntime 1.24.4`.
+    #[must_use]
+    pub fn engine(&self) -> &str {
+        &self.executor.metadata().engine
+    }
+
+    /// What the loaded model takes and gives, as what executes it says.
+    #[must_use]
+    pub fn metadata(&self) -> &ModelMetadata {
+        self.executor.metadata()
+    }
+
+    /// How many requests wait or are executed.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.executor.in_flight()
+    }
+
+    /// Takes no more, lets what has begun finish for at most `grace`, and ends. Idempotent; a dropped call goes on.
+    pub async fn stop(&self, grace: Duration) {
+        self.executor.stop(grace).await;
+    }
+
+    /// Returns when what executes it has ended, however it ended.
+    pub async fn ended(&self) -> RunnerExit {
+        self.executor.ended().await
     }
 
     /// What it has done since it was loaded.
@@ -116,7 +165,7 @@ impl Instance {
                 Error::new(Reason::InvalidTensor, format!("input '{}' does not fit model '{model}': {e}", spec.name())).field(field())
             })?;
         }
-        let optional = &self.runner.metadata().optional_inputs;
+        let optional = &self.executor.metadata().optional_inputs;
         let missing = self.inputs.iter().find(|s| !optional.iter().any(|o| o == s.name()) && inputs.iter().all(|t| t.name() != s.name()));
         if let Some(missing) = missing {
             let (n, k) = (self.inputs.len(), inputs.len());
@@ -152,36 +201,50 @@ impl Instance {
         }
     }
 
-    /// Executes; inputs were checked. Cancel safe.
-    pub(crate) async fn execute(&self, inputs: Vec<Tensor>, outputs: Vec<String>, deadline: Duration) -> Result<Vec<Tensor>, Failure> {
-        self.runner.infer(inputs, outputs, deadline).await.map_err(|e| self.failure(e))
+    /// What a failure is to the caller.
+    pub(crate) fn error(&self, failure: Failure) -> Error {
+        let model = &self.model;
+        match failure {
+            Failure::Answer(error) => error,
+            Failure::Runner(error) => self.runner_error(error),
+            Failure::Full { retry_after } => {
+                let text = format!("the queue of model '{model}' is full; send less at a time or try again in a moment");
+                let pause = retry_after.unwrap_or(LEAST_PAUSE).clamp(LEAST_PAUSE, MOST_PAUSE);
+                Error::new(Reason::QueueFull, text).retry_after(pause)
+            }
+            Failure::Suspect => Error::new(
+                Reason::RunnerCrashed,
+                format!("model '{model}' died twice while it worked on this request; this input is refused for a while. Send another one"),
+            ),
+            Failure::Replaced => {
+                let text = format!("model '{model}' is changing versions; try again in a moment");
+                Error::new(Reason::ModelNotReady, text).retry_after(LEAST_PAUSE)
+            }
+        }
     }
 
-    fn failure(&self, error: RunnerError) -> Failure {
+    fn runner_error(&self, error: RunnerError) -> Error {
         let model = &self.model;
-        let answer = |reason, text: String| Failure::Answer(Error::new(reason, text));
         match error {
-            RunnerError::Stopping => Failure::Replaced,
-            RunnerError::Input(text) => answer(Reason::InvalidTensor, format!("model '{model}' refuses the input: {text}")),
-            RunnerError::Execution(text) => answer(Reason::ModelExecutionFailed, format!("model '{model}' failed: {text}")),
-            RunnerError::Crashed => answer(
-                Reason::RunnerCrashed,
-                format!(
-                    "model '{model}' died while it worked on this request; it is started again. If it dies on the same input once more, do not send that input"
-                ),
-            ),
+            RunnerError::Stopping => self.error(Failure::Replaced),
+            RunnerError::Unhealthy => {
+                let text = format!("the server of model '{model}' does not pass its health checks; try again in a moment");
+                Error::new(Reason::ModelNotReady, text).retry_after(LEAST_PAUSE)
+            }
+            RunnerError::Input(text) => Error::new(Reason::InvalidTensor, format!("model '{model}' refuses the input: {text}")),
+            RunnerError::Execution(text) => Error::new(Reason::ModelExecutionFailed, format!("model '{model}' failed: {text}")),
+            RunnerError::Crashed => {
+                Error::new(Reason::RunnerCrashed, format!("model '{model}' died while it worked on this request; it is started again"))
+            }
             RunnerError::BrokeProtocol(text) => {
-                answer(Reason::RunnerBrokeProtocol, format!("model '{model}' answered something else than it promises: {text}"))
+                Error::new(Reason::RunnerBrokeProtocol, format!("model '{model}' answered something else than it promises: {text}"))
             }
-            RunnerError::QueueFull => {
-                let text = format!("the queue of model '{model}' is full; send less at a time or try again in a moment");
-                Failure::Answer(Error::new(Reason::QueueFull, text).retry_after(Duration::from_secs(1)))
-            }
+            RunnerError::QueueFull => self.error(Failure::Full { retry_after: None }),
             RunnerError::Deadline(phase) => {
-                answer(Reason::DeadlineExceeded, format!("the deadline passed while the request to model '{model}' was {phase}"))
+                Error::new(Reason::DeadlineExceeded, format!("the deadline passed while the request to model '{model}' was {phase}"))
             }
-            RunnerError::Load(text) | RunnerError::Start(text) => Failure::Answer(Error::internal(text)),
-            RunnerError::Altered(path) => Failure::Answer(Error::internal(format!("altered: {path}"))),
+            RunnerError::Load(text) | RunnerError::Start(text) => Error::internal(text),
+            RunnerError::Altered(path) => Error::internal(format!("altered: {path}")),
         }
     }
 }

@@ -9,24 +9,34 @@
 //! The rules themselves are in `policy`; protocols are in `api`.
 #![warn(missing_docs)]
 
+mod batch;
+pub mod cache;
+mod executor;
 mod instance;
 mod labels;
 mod loader;
+pub mod memory;
 pub mod model_config;
+pub mod pipeline;
 mod reconciler;
 pub mod sequence;
 mod serving;
+pub mod shared_memory;
 mod slot;
 mod source;
 pub mod statistics;
 mod table;
 mod wish;
 
+pub use cache::{CacheUse, ResponseCache};
 pub use instance::Instance;
 pub use labels::Labels;
+pub use memory::{DeviceMemory, MemoryReport, VersionMemory};
 pub use model_config::ModelConfig;
+pub use pipeline::{Pipeline, PipelineLimits, StepView, Steps};
 pub use sequence::{SequenceControl, SequenceId};
-pub use serving::{InferAnswer, InferRequest, Serving, ServingOptions};
+pub use serving::{InferAnswer, InferRequest, ProcessOptions, Serving, ServingOptions};
+pub use shared_memory::{RegionOptions, Regions};
 pub use source::{LocalVersion, Purpose, VersionRef, VersionSource};
 pub use statistics::ModelStatistics;
 pub use table::{ModelRow, State, Table, VersionReport, VersionRow};

@@ -10,19 +10,22 @@
 
 mod check;
 mod complete;
+mod ensemble;
 mod json;
 mod schema;
+mod sequence;
 mod text;
 mod warmup;
 
 #[cfg(test)]
 mod tests;
 
-use plinth_engine::ModelMetadata;
+use plinth_engine::{ModelMetadata, Provider};
 use plinth_types::{ArtifactPath, Error, ModelName, Reason, Tensor, TensorSpec, VersionNumber};
 use prost_reflect::DynamicMessage;
 
-use self::schema::pb;
+pub(crate) use self::schema::pb;
+pub(crate) use self::sequence::{Control, ControlKind, SequenceSettings, State};
 
 /// The configuration of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +34,7 @@ pub struct ModelConfig {
     /// Empty until complete, like the outputs.
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
+    sequence: Option<SequenceSettings>,
 }
 
 /// Which versions of a model to serve.
@@ -47,7 +51,7 @@ pub enum VersionPolicy {
 impl Default for ModelConfig {
     /// The configuration of a model that has none: no batch dimension, everything else from the graph.
     fn default() -> Self {
-        Self { message: pb::ModelConfig::default(), inputs: Vec::new(), outputs: Vec::new() }
+        Self { message: pb::ModelConfig::default(), inputs: Vec::new(), outputs: Vec::new(), sequence: None }
     }
 }
 
@@ -97,6 +101,33 @@ impl ModelConfig {
         complete::complete(self, model, metadata)
     }
 
+    /// The graph of a pipeline (`ensemble_scheduling`); `None` for the configuration of a model.
+    ///
+    /// # Errors
+    /// None for a configuration that was parsed: its graph was checked.
+    pub fn pipeline_graph(&self) -> Result<Option<crate::pipeline::Graph>, Error> {
+        ensemble::graph(&self.message)
+    }
+
+    /// How many requests may be inside a pipeline at a time; 0 when the text does not say.
+    #[must_use]
+    pub fn max_inflight_requests(&self) -> u32 {
+        match &self.message.scheduling_choice {
+            Some(pb::model_config::SchedulingChoice::EnsembleScheduling(ensemble)) => ensemble.max_inflight_requests,
+            _ => 0,
+        }
+    }
+
+    /// What [`Self::complete`] is for a pipeline: fills in what is absent, from the models of its steps as far as `look` finds
+    /// them, and checks what is given against them.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidResource`] naming the field; [`Reason::ModelNotReady`], worth another try, when the models of the steps
+    /// do not fit or are needed and not there.
+    pub fn complete_pipeline(self, model: &ModelName, look: crate::pipeline::Look<'_>) -> Result<Self, Error> {
+        ensemble::complete(self, model, look)
+    }
+
     /// The configuration as Triton's `/config` shows it.
     ///
     /// # Errors
@@ -105,6 +136,12 @@ impl ModelConfig {
         let mut message = DynamicMessage::new(schema::model_config());
         message.transcode_from(&self.message).map_err(|e| Error::internal("model configuration to its schema").source(e))?;
         json::show(&message).map_err(|e| Error::internal("model configuration to JSON").source(e))
+    }
+
+    /// The configuration as an encoded `inference.ModelConfig`, as gRPC carries it.
+    #[must_use]
+    pub fn to_protobuf(&self) -> Vec<u8> {
+        prost::Message::encode_to_vec(&self.message)
     }
 
     /// The model's name; empty before [`Self::complete`] when the text gives none.
@@ -138,6 +175,23 @@ impl ModelConfig {
         counts.sum::<u32>().max(1)
     }
 
+    /// What executes the model: as the instance groups and the accelerators say, `default` where they say nothing.
+    #[must_use]
+    pub(crate) fn provider(&self, default: Provider) -> Provider {
+        use pb::model_instance_group::Kind;
+        let first = self.message.instance_group.first();
+        let device = first.and_then(|g| g.gpus.first()).and_then(|n| u32::try_from(*n).ok()).unwrap_or(0);
+        let accelerators = self.message.optimization.as_ref().and_then(|o| o.execution_accelerators.as_ref());
+        let tensorrt = accelerators.is_some_and(|a| a.gpu_execution_accelerator.iter().any(|a| a.name == "tensorrt"));
+        match (first.map(pb::ModelInstanceGroup::kind), default) {
+            (Some(Kind::Cpu), _) => Provider::Cpu,
+            (Some(Kind::Gpu), Provider::TensorRt { .. }) => Provider::TensorRt { device },
+            (Some(Kind::Gpu), _) if tensorrt => Provider::TensorRt { device },
+            (Some(Kind::Gpu), _) => Provider::Cuda { device },
+            (_, default) => default,
+        }
+    }
+
     /// Which versions to serve, when the text says so.
     #[must_use]
     pub fn version_policy(&self) -> Option<VersionPolicy> {
@@ -162,6 +216,19 @@ impl ModelConfig {
     #[must_use]
     pub fn dynamic_batching(&self) -> bool {
         matches!(self.message.scheduling_choice, Some(pb::model_config::SchedulingChoice::DynamicBatching(_)))
+    }
+
+    /// What it says of sequences; `None` before [`Self::complete`].
+    pub(crate) fn sequence_settings(&self) -> Option<&SequenceSettings> {
+        self.sequence.as_ref()
+    }
+
+    /// How requests are put together, when they may be.
+    pub(crate) fn dynamic_batching_settings(&self) -> Option<&pb::ModelDynamicBatching> {
+        match &self.message.scheduling_choice {
+            Some(pb::model_config::SchedulingChoice::DynamicBatching(batching)) => Some(batching),
+            _ => None,
+        }
     }
 
     /// The inputs as clients send them and as the metadata shows them: with a leading dimension of any size when

@@ -2,7 +2,8 @@
 //!
 //! It is periodic, pokeable and idempotent: each round compares wish and state, asks `policy` for a
 //! plan, begins loads, lets versions go and publishes a new table. Invariant: the table is published
-//! with the new default before an old version is let go, so a request finds one or the other.
+//! with the new default before an old version is let go, so a request finds one or the other. No load begins before
+//! `admission` has found room for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use plinth_engine::RunnerExit;
+use plinth_policy::memory::{Estimator, Footprint};
 use plinth_policy::placement::decide;
 use plinth_policy::supervision::CrashLimits;
 use plinth_policy::{Phase, Verdict};
@@ -19,10 +21,16 @@ use plinth_types::{Error, ModelName, Reason, Result, TenantName, VersionNumber};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::loader::Loader;
+use crate::memory::measure::Reading;
 use crate::serving::Published;
 use crate::slot::{Attempt, Slot, Ticket};
-use crate::table::{ModelRow, State, Table};
+use crate::table::{ModelRow, State, Table, VersionRow};
 use crate::{Instance, ModelWish, Purpose};
+
+mod admission;
+mod intents;
+
+use intents::{asked_for, new_slot, refresh};
 
 type ModelKey = (TenantName, ModelName);
 
@@ -32,20 +40,39 @@ const TICK: Duration = Duration::from_secs(1);
 const RETIRE_GRACE: Duration = Duration::from_secs(30);
 /// How many versions load at the same time. What a crash or a failure has left without an answer does not wait in line.
 const PARALLEL_LOADS: usize = 4;
+/// Versions with at least so many bytes of files load one at a time: two at once take each other's disk and memory bandwidth.
+const LARGE: u64 = 64 << 20;
+/// What an operator asks for waits for room like a request with this deadline.
+const OPERATORS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What happens outside and must be taken in.
 #[allow(clippy::large_enum_variant, reason = "an event is moved once, through a bounded channel")]
 pub(crate) enum Event {
     /// An attempt to load ended.
-    Loaded { key: ModelKey, version: VersionNumber, ticket: Ticket, result: Result<Instance> },
+    Loaded { key: ModelKey, version: VersionNumber, ticket: Ticket, took: Duration, reading: Reading, result: Result<Instance> },
     /// A runner that answered has ended.
     Ended { key: ModelKey, version: VersionNumber, ticket: Ticket, exit: RunnerExit },
+    /// An instance that was let go has ended, and its memory is back.
+    Gone { ticket: Ticket },
+    /// What runners take now.
+    Measured(Vec<(ModelKey, VersionNumber, Ticket, Reading)>),
 }
 
 #[derive(Default)]
 struct ModelState {
     slots: BTreeMap<VersionNumber, Slot>,
     default: Option<VersionNumber>,
+    /// The version of which was last noted that it answers.
+    noted: Option<VersionNumber>,
+    /// The deployment's count of explicit requests to load when it was last looked at.
+    generation: Option<u64>,
+    on_demand: bool,
+}
+
+/// An instance that is let go as soon as nobody finds it in the table any more.
+struct Farewell {
+    ticket: Ticket,
+    instance: Arc<Instance>,
 }
 
 pub(crate) struct Reconciler {
@@ -56,6 +83,13 @@ pub(crate) struct Reconciler {
     models: BTreeMap<ModelKey, ModelState>,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     loads: Arc<Semaphore>,
+    large_loads: Arc<Semaphore>,
+    estimator: Estimator,
+    /// What was let go and has not ended.
+    leaving: BTreeMap<Ticket, (ModelKey, VersionNumber, Footprint)>,
+    /// When memory may have to be looked at again (monotonic).
+    memory_due: Option<Duration>,
+    measure_due: Duration,
     tickets: AtomicU64,
     limits: CrashLimits,
     settled: bool,
@@ -76,6 +110,11 @@ impl Reconciler {
             models: BTreeMap::new(),
             events: mpsc::channel(256),
             loads: Arc::new(Semaphore::new(PARALLEL_LOADS)),
+            large_loads: Arc::new(Semaphore::new(1)),
+            estimator: Estimator::default(),
+            leaving: BTreeMap::new(),
+            memory_due: None,
+            measure_due: Duration::ZERO,
             tickets: AtomicU64::new(0),
             limits: CrashLimits::default(),
             settled: false,
@@ -85,12 +124,14 @@ impl Reconciler {
     /// Runs until the group is cancelled, then ends every runner.
     pub async fn run(mut self) {
         let stop = self.loader.tasks.cancelled().clone();
+        let parking = self.published.parking().clone();
         loop {
             let due = self.next_due();
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = self.wishes.changed() => if changed.is_err() { break },
                 event = self.events.1.recv() => if let Some(event) = event { self.take(event) },
+                () = parking.rung() => {}
                 () = tokio::time::sleep(due) => {}
             }
             while let Ok(event) = self.events.1.try_recv() {
@@ -100,7 +141,7 @@ impl Reconciler {
         }
         for (_, model) in std::mem::take(&mut self.models) {
             for (_, instance) in model.slots.into_values().filter_map(|mut s| s.instance.take()) {
-                instance.runner().stop(Duration::ZERO).await;
+                instance.stop(Duration::ZERO).await;
             }
         }
     }
@@ -111,25 +152,32 @@ impl Reconciler {
 
     /// How long until the next restart or retry.
     fn next_due(&self) -> Duration {
-        let due = self.models.values().flat_map(|m| m.slots.values()).filter_map(|s| s.retry_at).min();
+        let retries = self.models.values().flat_map(|m| m.slots.values()).filter_map(|s| s.retry_at);
+        let due = retries.chain(self.memory_due).min();
         due.map_or(TICK, |due| due.saturating_sub(self.now()).min(TICK))
     }
 
     fn take(&mut self, event: Event) {
         let now = self.now();
         match event {
-            Event::Loaded { key, version, ticket, result } => {
+            Event::Loaded { key, version, ticket, took, reading, result } => {
                 let current = self.slot(&key, version).filter(|s| s.attempt.as_ref().is_some_and(|a| a.ticket == ticket));
                 // A late result of an attempt that nobody waits for: dropping it ends its runner.
                 let Some(slot) = current else { return };
                 match result {
                     Ok(instance) => {
                         let instance = Arc::new(instance);
-                        let old = slot.instance.take();
+                        let old = slot.instance.take().map(|(ticket, instance)| (Farewell { ticket, instance }, slot.holding.footprint()));
                         slot.loaded(ticket, instance.clone());
-                        tracing::info!(tenant = %key.0, model = %key.1, version = version.get(), pid = instance.runner().pid(), "version ready");
+                        let holding = &mut slot.holding;
+                        (holding.reload, holding.since, holding.measured) = (took, now, Some(reading));
+                        holding.usage.restart(now);
+                        let files = holding.files;
+                        self.estimator.learn(files, reading.total());
+                        tracing::info!(tenant = %key.0, model = %key.1, version = version.get(), pid = instance.pid(), bytes = reading.total(), took_ms = took.as_millis(), "version ready");
                         self.watch(&key, version, ticket, instance);
-                        if let Some((_, old)) = old {
+                        if let Some((old, bytes)) = old {
+                            self.leaving.insert(old.ticket, (key, version, bytes));
                             self.publish();
                             self.retire(old);
                         }
@@ -154,6 +202,17 @@ impl Reconciler {
                 // costs its caller the whole execution time-out.
                 self.crashed(&key, version, exit != RunnerExit::Hung, &error);
             }
+            Event::Gone { ticket } => {
+                self.leaving.remove(&ticket);
+            }
+            Event::Measured(readings) => {
+                for (key, version, ticket, reading) in readings {
+                    let current = self.slot(&key, version).filter(|s| s.instance.as_ref().is_some_and(|(t, _)| *t == ticket));
+                    if let Some(slot) = current {
+                        slot.holding.measured = Some(reading);
+                    }
+                }
+            }
         }
     }
 
@@ -164,7 +223,7 @@ impl Reconciler {
     fn crashed(&mut self, key: &ModelKey, version: VersionNumber, counts: bool, error: &Error) {
         let (now, limits, metrics) = (self.now(), self.limits, self.metrics.clone());
         let Some(slot) = self.slot(key, version) else { return };
-        slot.attempt = None;
+        (slot.attempt, slot.intent) = (None, None);
         let verdict = if counts { slot.history.crashed(now, &limits) } else { Verdict::Restart { after: Duration::ZERO } };
         slot.refusal = Some((error.reason(), error.public_text().to_owned()));
         match verdict {
@@ -193,108 +252,101 @@ impl Reconciler {
         for key in keys {
             gone.extend(self.reconcile(&key, wished.get(&key).copied()));
         }
+        gone.extend(self.admit(&wished));
+        self.measure();
         self.models.retain(|key, model| wished.contains_key(key) || !model.slots.is_empty());
         self.settled = self.settled
             || self.models.values().flat_map(|m| m.slots.values()).all(|s| !matches!(s.phase(), Phase::Loading | Phase::Restarting));
         self.publish();
         // Only now: nobody finds them in the table any more.
-        for instance in gone {
-            self.retire(instance);
+        for farewell in gone {
+            self.retire(farewell);
         }
     }
 
-    fn reconcile(&mut self, key: &ModelKey, wish: Option<&ModelWish>) -> Vec<Arc<Instance>> {
+    fn reconcile(&mut self, key: &ModelKey, wish: Option<&ModelWish>) -> Vec<Farewell> {
         let now = self.now();
         let mut model = self.models.remove(key).unwrap_or_default();
         let policy_wish = wish.map(ModelWish::policy_wish).unwrap_or_default();
         if let Some(wish) = wish {
-            self.refresh(key, wish, &mut model, now);
-        }
-        let phases = model.slots.iter().map(|(v, s)| (*v, s.phase())).collect();
-        let plan = decide(&policy_wish, &phases, model.default);
-        if plan.default != model.default {
-            if let (Some(wish), Some(version)) = (wish, plan.default) {
-                self.note_answering(key, wish, version);
-            }
-            tracing::info!(tenant = %key.0, model = %key.1, from = model.default.map(VersionNumber::get), to = plan.default.map(VersionNumber::get), "default version moved");
-            model.default = plan.default;
+            refresh(wish, &mut model, now);
         }
         let mut gone = Vec::new();
-        for version in plan.unload {
-            self.metrics.forget_model(labels(key, &version.to_string()));
-            gone.extend(model.slots.remove(&version).and_then(|mut s| s.instance.take()).map(|(_, i)| i));
-        }
-        if let Some(wish) = wish {
+        // Once more where a version that is loaded on demand was met for the first time: it may answer already.
+        for _ in 0..2 {
+            let phases = model.slots.iter().map(|(v, s)| (*v, s.phase())).collect();
+            let plan = decide(&policy_wish, &phases, model.default);
+            if plan.default != model.default {
+                tracing::info!(tenant = %key.0, model = %key.1, from = model.default.map(VersionNumber::get), to = plan.default.map(VersionNumber::get), "default version moved");
+                model.default = plan.default;
+            }
+            for version in plan.unload {
+                self.metrics.forget_model(labels(key, &version.to_string()));
+                let Some(mut slot) = model.slots.remove(&version) else { continue };
+                if let Some((ticket, instance)) = slot.instance.take() {
+                    self.leaving.insert(ticket, (key.clone(), version, slot.holding.footprint()));
+                    gone.push(Farewell { ticket, instance });
+                }
+            }
+            let Some(wish) = wish else { break };
+            for version in plan.wake {
+                if let Some(slot) = model.slots.get_mut(&version).filter(|s| !s.is_coming() && s.state == State::Unloaded) {
+                    slot.intent = Some(asked_for(now));
+                }
+            }
             for version in plan.load {
-                if let Some(fingerprint) = wish.fingerprint(version) {
-                    let mut slot = Slot::new(fingerprint, wish.deployment.generation, wish.purpose(version));
-                    slot.permission = wish.permission(version).map(str::to_owned);
-                    // With nothing to answer, the version to fall back to does not wait in line.
-                    let urgent = slot.wanted == Purpose::FallBack && model.default.is_none();
-                    slot.attempt = Some(self.begin(key, wish, version, urgent));
+                if let Some(slot) = new_slot(self.settled, wish, version, &model, now) {
                     model.slots.insert(version, slot);
                 }
             }
         }
+        let answering = model.default.filter(|d| model.slots.get(d).is_some_and(|s| s.instance.is_some() && s.is_cleared()));
+        if let (Some(wish), Some(version)) = (wish, answering.filter(|_| answering != model.noted)) {
+            self.note_answering(key, wish, version);
+            model.noted = answering;
+        }
+        model.generation = wish.map(|w| w.deployment.generation).or(model.generation);
+        model.on_demand = wish.is_some_and(|w| w.deployment.on_demand);
         self.models.insert(key.clone(), model);
         gone
     }
 
-    /// Starts what is due and what has changed.
-    fn refresh(&self, key: &ModelKey, wish: &ModelWish, model: &mut ModelState, now: Duration) {
-        let generation = wish.deployment.generation;
-        let mut forgotten = Vec::new();
-        for (version, slot) in &mut model.slots {
-            let Some(fingerprint) = wish.fingerprint(*version) else { continue };
-            let wanted = wish.purpose(*version);
-            let changed = slot.fingerprint != fingerprint;
-            // Whether the same bytes may answer is judged again when these change; they need not be loaded again for it.
-            let permission = wish.permission(*version).map(str::to_owned);
-            let terms_changed = slot.wanted != wanted || slot.permission != permission;
-            slot.permission = permission;
-            let asked_again = slot.generation != generation && slot.refusal.is_some();
-            (slot.generation, slot.wanted, slot.fingerprint) = (generation, wanted, fingerprint);
-            let stale = changed || ((asked_again || terms_changed) && slot.phase() == Phase::Failed);
-            if slot.instance.is_none() && stale {
-                forgotten.push(*version);
-                continue;
-            }
-            let due = slot.attempt.is_none() && slot.retry_at.is_some_and(|t| t <= now);
-            let unjudged = terms_changed && slot.instance.is_some() && !slot.is_cleared();
-            if changed || due || unjudged || (asked_again && slot.instance.is_some()) {
-                slot.retry_at = None;
-                slot.attempt = Some(self.begin(key, wish, *version, slot.instance.is_none()));
-            }
-        }
-        // Without its slot a version is as never seen: the plan begins it afresh if it is still wanted.
-        for version in forgotten {
-            model.slots.remove(&version);
-        }
-    }
-
     /// Begins an attempt; an urgent one does not wait in line.
-    fn begin(&self, key: &ModelKey, wish: &ModelWish, version: VersionNumber, urgent: bool) -> Attempt {
+    fn begin(&self, key: &ModelKey, wish: &ModelWish, version: VersionNumber, urgent: bool, bytes: Footprint) -> Attempt {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let cancel = self.loader.tasks.cancelled().child_token();
-        let attempt = Attempt { ticket, purpose: wish.purpose(version), cancel: cancel.clone() };
+        let attempt = Attempt { ticket, purpose: wish.purpose(version), bytes, cancel: cancel.clone() };
         let Some(reference) = wish.reference(version) else { return attempt };
         let (loader, loads, events) = (self.loader.clone(), self.loads.clone(), self.events.0.clone());
+        let large = (wish.file_bytes(version) >= LARGE).then(|| self.large_loads.clone());
         let (deployment, key) = (wish.deployment.clone(), key.clone());
         let catalogue = self.metrics.clone();
         let metrics = catalogue.model(labels(&key, &version.to_string()));
         self.loader.tasks.spawn("load version", OnEnd::Ignore, async move {
             let load = async {
+                // The large ones first stand in their own line, so that they do not fill the common one.
+                let _large = match large.filter(|_| !urgent) {
+                    Some(large) => large.acquire_owned().await.ok(),
+                    None => None,
+                };
                 let _permit = if urgent { None } else { loads.acquire().await.ok() };
                 let start = loader.world.clock.monotonic();
                 let result = loader.load(&reference, &deployment, metrics).await;
-                if result.is_ok() {
-                    catalogue.model_load_duration.observe(loader.world.clock.monotonic().saturating_sub(start));
+                let took = loader.world.clock.monotonic().saturating_sub(start);
+                let mut reading = Reading::default();
+                if let Ok(instance) = &result {
+                    catalogue.model_load_duration.observe(took);
+                    if let Some(pid) = instance.pid() {
+                        reading = tokio::task::spawn_blocking(move || Reading::take(pid)).await.unwrap_or_default();
+                    }
                 }
-                result
+                (result, took, reading)
             };
             tokio::select! {
                 () = cancel.cancelled() => {}
-                result = load => { let _ = events.send(Event::Loaded { key, version, ticket, result }).await; }
+                (result, took, reading) = load => {
+                    let _ = events.send(Event::Loaded { key, version, ticket, took, reading, result }).await;
+                }
             }
         });
         attempt
@@ -312,7 +364,7 @@ impl Reconciler {
     fn watch(&self, key: &ModelKey, version: VersionNumber, ticket: Ticket, instance: Arc<Instance>) {
         let (events, key) = (self.events.0.clone(), key.clone());
         self.loader.tasks.spawn("watch runner", OnEnd::Ignore, async move {
-            let exit = instance.runner().ended().await;
+            let exit = instance.ended().await;
             drop(instance);
             if exit != RunnerExit::Stopped {
                 let _ = events.send(Event::Ended { key, version, ticket, exit }).await;
@@ -321,16 +373,28 @@ impl Reconciler {
     }
 
     /// Lets an instance go: it takes no more, finishes what it has, and its process ends.
-    fn retire(&self, instance: Arc<Instance>) {
+    fn retire(&self, farewell: Farewell) {
+        let Farewell { ticket, instance } = farewell;
         tracing::info!(tenant = %instance.tenant, model = %instance.model, version = instance.version.get(), "version let go");
-        self.loader.tasks.spawn("retire version", OnEnd::Ignore, async move { instance.runner().stop(RETIRE_GRACE).await });
+        let events = self.events.0.clone();
+        self.loader.tasks.spawn("retire version", OnEnd::Ignore, async move {
+            instance.stop(RETIRE_GRACE).await;
+            drop(instance);
+            let _ = events.send(Event::Gone { ticket }).await;
+        });
     }
 
     fn publish(&self) {
-        let mut table = Table { settled: self.settled, ..Table::default() };
+        let mut table = Table { settled: self.settled, memory: self.memory_report(), ..Table::default() };
         let mut loaded = 0u64;
         for ((tenant, name), model) in &self.models {
-            let versions: BTreeMap<_, _> = model.slots.iter().map(|(v, s)| (*v, s.row())).collect();
+            let key = (tenant.clone(), name.clone());
+            let row = |version: VersionNumber, slot: &Slot| {
+                let row = slot.row();
+                let leaving = row.state == State::Unloaded && self.is_leaving(&key, version);
+                if leaving { VersionRow { state: State::Unloading, ..row } } else { row }
+            };
+            let versions: BTreeMap<_, _> = model.slots.iter().map(|(v, s)| (*v, row(*v, s))).collect();
             loaded += versions.values().filter(|v| v.state == State::Ready).count() as u64;
             let row = ModelRow { default: model.default, versions };
             table.models.entry(tenant.clone()).or_default().insert(name.clone(), Arc::new(row));

@@ -5,16 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use plinth_engine::BackendKind;
+use async_trait::async_trait;
+use plinth_engine::{BackendKind, Provider};
 use plinth_runtime::{OnEnd, TaskGroup, World};
-use plinth_telemetry::{Catalogue, ModelMetrics, Outcome};
+use plinth_telemetry::{Catalogue, Outcome};
 use plinth_types::{ByteSize, Error, ModelName, Parameters, Reason, Result, TenantName, Tensor, VersionNumber};
 use tokio::sync::watch;
 
+use crate::batch::{Poison, Work, poison_digest, tenant_id};
+use crate::executor::{Executor, Scene};
 use crate::instance::Failure;
 use crate::loader::Loader;
+use crate::memory::demand::{Parking, Wanted};
 use crate::reconciler::Reconciler;
-use crate::sequence::SequenceControl;
+use crate::model_config::SequenceSettings;
+use crate::pipeline::Steps;
+use crate::sequence::{AllSequences, SequenceControl, Sequences, Turn};
+use crate::statistics::BatchTimes;
 use crate::{Instance, ModelStatistics, ModelWish, Table, VersionSource};
 
 /// How a node loads and runs models. Values from the configuration.
@@ -26,27 +33,66 @@ pub struct ServingOptions {
     pub onnxruntime: Option<PathBuf>,
     /// The backends that may run.
     pub backends: Vec<BackendKind>,
-    /// Threads of one runner.
-    pub threads: u16,
+    /// Threads of one execution; when `None`, the processors are shared out between a version's instances.
+    pub threads: Option<u16>,
+    /// How many processors this node may use.
+    pub processors: u16,
+    /// What executes ONNX models whose configuration does not say.
+    pub provider: Provider,
+    /// The address space for tensors that a runner shares with the node.
+    pub shared_memory: ByteSize,
+    /// What foreign servers may be; `None` when there may be none.
+    pub process: Option<ProcessOptions>,
     /// The most memory of one runner.
     pub memory: Option<ByteSize>,
     /// The most requests in one runner's queue.
     pub max_queue_requests: usize,
     /// The most bytes in one runner's queue.
     pub max_queue_bytes: ByteSize,
+    /// The most memory of all loaded versions together, as measured; no limit when `None`.
+    pub memory_budget: Option<ByteSize>,
     /// How long one load may take, warm-up included.
     pub load_timeout: Duration,
     /// How long one execution may take before its runner counts as hung.
     pub execution_timeout: Duration,
 }
 
+/// What foreign servers may be.
+#[derive(Debug, Clone)]
+pub struct ProcessOptions {
+    /// The programs that may be started, by absolute paths.
+    pub commands: Vec<PathBuf>,
+    /// An existing directory in which each server gets one of its own to write to.
+    pub scratch: PathBuf,
+    /// What servers must not read.
+    pub hidden: Vec<PathBuf>,
+}
+
 /// The table that requests read, with a bell for those who wait for a change.
 pub(crate) struct Published {
     table: ArcSwap<Table>,
     bell: watch::Sender<u64>,
+    parking: Arc<Parking>,
 }
 
 impl Published {
+    pub fn new(parking: Parking) -> Self {
+        Self { table: ArcSwap::default(), bell: watch::Sender::new(0), parking: Arc::new(parking) }
+    }
+
+    pub const fn table(&self) -> &ArcSwap<Table> {
+        &self.table
+    }
+
+    pub const fn bell(&self) -> &watch::Sender<u64> {
+        &self.bell
+    }
+
+    /// Those who wait for a version to be loaded.
+    pub const fn parking(&self) -> &Arc<Parking> {
+        &self.parking
+    }
+
     pub fn publish(&self, table: Table) {
         self.table.store(Arc::new(table));
         self.bell.send_modify(|n| *n += 1);
@@ -84,6 +130,8 @@ pub struct InferAnswer {
     pub instance: Arc<Instance>,
     /// The outputs, in the order in which they were wished.
     pub outputs: Vec<Tensor>,
+    /// How the response cache took part.
+    pub cache: crate::CacheUse,
 }
 
 /// Serves models.
@@ -91,11 +139,12 @@ pub struct Serving {
     published: Arc<Published>,
     wishes: watch::Sender<Option<Arc<Vec<ModelWish>>>>,
     world: World,
+    poison: Poison,
 }
 
-/// How often a request moves on to the version that took the place of the one it found. A move is an operator's act,
-/// so two within one request are rare and four do not happen.
-const MOVES: usize = 4;
+/// How often a request moves on to what took the place of what it found. A move is an operator's act or a crash, so two
+/// within one request are rare and six do not happen.
+const MOVES: usize = 6;
 
 impl Serving {
     /// Starts to serve; nothing is loaded until wishes come. Everything runs in `tasks` and ends with it.
@@ -107,17 +156,33 @@ impl Serving {
         world: &World,
         tasks: &TaskGroup,
     ) -> Arc<Self> {
-        let published = Arc::new(Published { table: ArcSwap::default(), bell: watch::Sender::new(0) });
+        let parking = Parking::new(options.max_queue_requests, metrics.requests_parked.clone());
+        let published = Arc::new(Published::new(parking));
         let wishes = watch::Sender::new(None);
-        let loader = Loader { options, source, world: world.clone(), tasks: tasks.clone() };
+        let loader = Loader {
+            options,
+            source,
+            world: world.clone(),
+            tasks: tasks.clone(),
+            sequences: AllSequences::default(),
+            published: published.clone(),
+        };
         let reconciler = Reconciler::new(Arc::new(loader), metrics, wishes.subscribe(), published.clone());
         tasks.spawn("reconcile models", OnEnd::CancelGroup, reconciler.run());
-        Arc::new(Self { published, wishes, world: world.clone() })
+        Arc::new(Self { published, wishes, world: world.clone(), poison: Poison::new() })
     }
 
     /// Says what is wished from now on: all of it, each time.
     pub fn wish(&self, wishes: Vec<ModelWish>) {
         self.wishes.send_replace(Some(Arc::new(wishes)));
+    }
+
+    pub(crate) fn published(&self) -> &Published {
+        &self.published
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.world.clock.monotonic()
     }
 
     /// What is served now.
@@ -174,59 +239,163 @@ impl Serving {
     /// Executes a model once. Cancel safe: a dropped call is dropped before it costs, if it has not begun.
     ///
     /// # Errors
-    /// Those of [`Table::resolve`] and [`Instance::check`]; `QueueFull`, `DeadlineExceeded`, `RunnerCrashed`,
-    /// `RunnerBrokeProtocol`, `ModelExecutionFailed`.
+    /// Those of [`Table::resolve`] and [`Instance::check`]; `QueueFull`, `DeadlineExceeded`, `InputRefused`,
+    /// `RunnerCrashed`, `RunnerBrokeProtocol`, `ModelExecutionFailed`.
     pub async fn infer(&self, request: InferRequest) -> Result<InferAnswer> {
+        self.infer_at(request, 0).await
+    }
+
+    /// As [`Self::infer`]; `depth` counts the pipelines that the request has entered.
+    async fn infer_at(&self, request: InferRequest, depth: u8) -> Result<InferAnswer> {
         let start = self.world.clock.monotonic();
+        let deadline = start.saturating_add(request.deadline);
+        let mut last: Option<Arc<Instance>> = None;
+        let mut suspect = false;
+        let mut turn: Option<Turn> = None;
         for _ in 0..MOVES {
-            let instance = self.resolve(&request.tenant, &request.model, request.version)?;
-            let spent = self.world.clock.monotonic().saturating_sub(start);
-            let left = request.deadline.saturating_sub(spent);
-            let checked = instance.check(&request.inputs, &request.outputs);
-            let mut record = Record { metrics: &instance.metrics, world: &self.world, start, outcome: Some(Outcome::Cancelled) };
+            let instance = self.find(&request, last.as_ref(), deadline).await?;
+            instance.check(&request.inputs, &request.outputs).map_err(|error| self.refused(&instance, start, error))?;
+            if self.poison.refuses(&instance.content, &request.inputs, start) {
+                let text = format!("model '{}' died twice of exactly this input; it is refused for a while. Send another one", request.model);
+                return Err(self.refused(&instance, start, Error::new(Reason::InputRefused, text)));
+            }
+            if let (Some(sequences), None) = (&instance.sequences, &turn) {
+                let begun = begin(sequences, &request, deadline).await;
+                turn = Some(begun.map_err(|error| self.refused(&instance, start, error))?);
+            }
+            let mut record = Record { instance: &instance, world: &self.world, start, rows: 0, outcome: Some(Outcome::Cancelled) };
             let _pending = instance.metrics.pending.hold();
-            let result = match checked {
-                // Cloning a tensor shares its bytes.
-                Ok(()) => instance.execute(request.inputs.clone(), request.outputs.clone(), left).await,
-                Err(error) => Err(Failure::Answer(error)),
+            let rows = Work::rows_of(&request.inputs, instance.config.max_batch_size() > 0);
+            record.rows = rows.unwrap_or(1);
+            // Cloning a tensor shares its bytes.
+            let (inputs, outputs) = match &turn {
+                None => (request.inputs.clone(), request.outputs.clone()),
+                Some(turn) => (turn.inputs(&request.inputs, rows.map(u64::from))?, turn.outputs(&request.outputs)),
+            };
+            let work = Work {
+                inputs,
+                outputs,
+                tenant: tenant_id(&request.tenant),
+                level: u32::try_from(request.priority).unwrap_or(u32::MAX),
+                queue_timeout: request.queue_timeout,
+                deadline,
+                suspect,
+            };
+            let left = deadline.saturating_sub(self.now());
+            let scene = Scene { request: &request, left, steps: self, depth };
+            let result = if matches!(instance.executor, Executor::Runner { .. }) {
+                instance.executor.execute(work, scene).await
+            } else {
+                // Steps of pipelines come back here; and only these pay for the box.
+                let begun = self.now();
+                let result = Box::pin(instance.executor.execute(work, scene)).await;
+                if result.is_ok() {
+                    let infer = self.now().saturating_sub(begun);
+                    instance.statistics.executed(1, record.rows, BatchTimes { infer, ..BatchTimes::default() });
+                }
+                result
             };
             match result {
                 Ok(outputs) => {
+                    let outputs = match turn.take() {
+                        None => outputs,
+                        Some(turn) => turn.keep(outputs, &request.outputs)?,
+                    };
                     record.outcome = Some(Outcome::Ok);
                     drop(record);
-                    return Ok(InferAnswer { instance, outputs });
+                    return Ok(InferAnswer { instance, outputs, cache: crate::CacheUse::Off });
                 }
-                Err(Failure::Answer(error)) => {
+                // The next round counts it.
+                Err(Failure::Replaced) => record.outcome = None,
+                Err(Failure::Suspect) if !suspect => {
+                    suspect = true;
+                    record.outcome = None;
+                }
+                Err(failure) => {
+                    if matches!(failure, Failure::Suspect) {
+                        let now = self.world.clock.monotonic();
+                        self.poison.add(poison_digest(&instance.content, &request.inputs), now);
+                        tracing::error!(tenant = %request.tenant, model = %request.model, version = instance.version.get(), "an input has killed the runner on its own; it is refused for a while");
+                    }
+                    let error = instance.error(failure);
                     record.outcome = Some(Outcome::of(error.class()));
                     if error.reason() == Reason::QueueFull {
                         instance.metrics.queue_full.inc();
                     }
                     return Err(error);
                 }
-                Err(Failure::Replaced) => {
-                    // The next round counts it.
-                    record.outcome = None;
-                    tokio::task::yield_now().await;
-                }
             }
+            drop(record);
+            last = Some(instance.clone());
         }
         let text = format!("model '{}' is changing versions; try again in a moment", request.model);
         Err(Error::new(Reason::ModelNotReady, text).retry_after(Duration::from_secs(1)))
     }
+
+    /// What answers, other than `last`, which has sent the request away: its successor is there already, or is being
+    /// started. What is loaded on demand is loaded for it.
+    async fn find(&self, request: &InferRequest, last: Option<&Arc<Instance>>, deadline: Duration) -> Result<Arc<Instance>> {
+        let wanted = Wanted { tenant: &request.tenant, model: &request.model, version: request.version, not: last };
+        self.published.find(wanted, self.now(), deadline).await
+    }
+
+    fn refused(&self, instance: &Instance, start: Duration, error: Error) -> Error {
+        let took = self.world.clock.monotonic().saturating_sub(start);
+        instance.metrics.record(Outcome::of(error.class()), took);
+        instance.statistics.failed(took, self.world.clock.now());
+        error
+    }
+}
+
+#[async_trait]
+impl Steps for Serving {
+    async fn infer(&self, request: InferRequest, depth: u8) -> Result<Vec<Tensor>> {
+        Ok(self.infer_at(request, depth).await?.outputs)
+    }
+}
+
+impl InferRequest {
+    /// The same request but for its inputs.
+    pub(crate) fn without_inputs(&self) -> Self {
+        Self {
+            tenant: self.tenant.clone(),
+            model: self.model.clone(),
+            version: self.version,
+            inputs: Vec::new(),
+            outputs: self.outputs.clone(),
+            deadline: self.deadline,
+            queue_timeout: self.queue_timeout,
+            priority: self.priority,
+            sequence: self.sequence.clone(),
+            parameters: self.parameters.clone(),
+        }
+    }
+}
+
+/// Waits for the request's turn in its sequence.
+async fn begin(sequences: &Arc<Sequences>, request: &InferRequest, deadline: Duration) -> Result<Turn> {
+    let model = request.model.as_str();
+    let control = request.sequence.clone().ok_or_else(|| SequenceSettings::missing(model))?;
+    sequences.turn(model, &request.tenant, control, deadline).await
 }
 
 /// Counts a request when it ends, also when its caller goes away first.
 struct Record<'a> {
-    metrics: &'a ModelMetrics,
+    instance: &'a Instance,
     world: &'a World,
     start: Duration,
+    rows: u32,
     outcome: Option<Outcome>,
 }
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        if let Some(outcome) = self.outcome {
-            self.metrics.record(outcome, self.world.clock.monotonic().saturating_sub(self.start));
+        let Some(outcome) = self.outcome else { return };
+        let took = self.world.clock.monotonic().saturating_sub(self.start);
+        self.instance.metrics.record(outcome, took);
+        match outcome {
+            Outcome::Ok => self.instance.statistics.succeeded(self.rows, took, self.world.clock.now()),
+            _ => self.instance.statistics.failed(took, self.world.clock.now()),
         }
     }
 }

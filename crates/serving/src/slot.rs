@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use plinth_policy::memory::Footprint;
 use plinth_policy::{CrashHistory, Phase};
 use plinth_runtime::CancellationToken;
 use plinth_types::{Digest, Error, Reason};
 
+use crate::memory::{Holding, Intent, VersionMemory};
 use crate::table::{State, VersionRow};
 use crate::{Instance, Purpose};
 
@@ -19,6 +21,8 @@ pub(crate) struct Attempt {
     pub ticket: Ticket,
     /// What the version is being judged for.
     pub purpose: Purpose,
+    /// The memory that it will take, as far as is known.
+    pub bytes: Footprint,
     pub cancel: CancellationToken,
 }
 
@@ -52,10 +56,15 @@ pub(crate) struct Slot {
     pub failures: u32,
     pub history: CrashHistory,
     pub restarts: u64,
+    /// Whether it is loaded when somebody asks for it: it was not loaded so far, or its memory was taken.
+    pub dormant: bool,
+    /// A load that was decided and has not begun.
+    pub intent: Option<Intent>,
+    pub holding: Holding,
 }
 
 impl Slot {
-    pub fn new(fingerprint: Digest, generation: u64, wanted: Purpose) -> Self {
+    pub fn new(fingerprint: Digest, generation: u64, wanted: Purpose, holding: Holding) -> Self {
         Self {
             fingerprint,
             generation,
@@ -70,7 +79,15 @@ impl Slot {
             failures: 0,
             history: CrashHistory::default(),
             restarts: 0,
+            dormant: false,
+            intent: None,
+            holding,
         }
+    }
+
+    /// Whether a load is under way or decided.
+    pub const fn is_coming(&self) -> bool {
+        self.attempt.is_some() || self.intent.is_some()
     }
 
     /// Whether the instance was judged for what it is wished for now.
@@ -80,9 +97,11 @@ impl Slot {
 
     pub fn phase(&self) -> Phase {
         match self.state {
+            State::Unloaded | State::Unloading => Phase::OnDemand,
+            State::Loading if self.dormant => Phase::OnDemand,
             State::Loading => Phase::Loading,
             State::Ready if !self.is_cleared() => {
-                if self.attempt.is_some() {
+                if self.is_coming() {
                     Phase::Loading
                 } else {
                     Phase::Failed
@@ -101,20 +120,34 @@ impl Slot {
             refusal: self.refusal.clone(),
             restarts: self.restarts,
             generation: self.generation,
-            loading: self.attempt.is_some(),
+            loading: self.is_coming(),
+            memory: VersionMemory {
+                bytes: if self.instance.is_some() { self.holding.bytes() } else { 0 },
+                pinned: self.holding.pinned,
+                gate: self.dormant.then(|| self.holding.gate.clone()),
+                refused: self.holding.refused,
+            },
         }
+    }
+
+    /// Its memory is free, or is about to be; who asks for it waits until it is back.
+    pub fn sleep(&mut self) -> Option<(Ticket, Arc<Instance>)> {
+        (self.attempt, self.intent, self.cleared) = (None, None, None);
+        (self.refusal, self.retry_at) = (None, None);
+        (self.state, self.dormant) = (State::Unloaded, true);
+        self.instance.take()
     }
 
     pub fn loaded(&mut self, ticket: Ticket, instance: Arc<Instance>) {
         self.cleared = self.attempt.take().map(|attempt| attempt.purpose);
         self.instance = Some((ticket, instance));
-        self.state = State::Ready;
+        (self.state, self.dormant) = (State::Ready, false);
         (self.refusal, self.retry_at, self.failures) = (None, None, 0);
     }
 
     /// A load failed. A failure that time may mend is tried again after a growing pause.
     pub fn load_failed(&mut self, error: &Error, now: Duration) {
-        self.attempt = None;
+        (self.attempt, self.intent) = (None, None);
         self.refusal = Some((error.reason(), error.public_text().to_owned()));
         self.failures += 1;
         self.retry_at = error.class().retriable().then(|| now + retry_pause(self.failures));
@@ -135,7 +168,7 @@ mod tests {
 
     #[test]
     fn only_what_time_may_mend_is_tried_again() {
-        let mut slot = Slot::new(Digest::of(b""), 0, Purpose::Answer);
+        let mut slot = Slot::new(Digest::of(b""), 0, Purpose::Answer, Holding::new(0, Duration::ZERO));
         slot.load_failed(&Error::new(Reason::StoreUnavailable, "x"), Duration::from_secs(10));
         assert_eq!((slot.state, slot.retry_at), (State::Failed, Some(Duration::from_secs(11))));
         slot.load_failed(&Error::new(Reason::SignatureMissing, "x"), Duration::from_secs(10));

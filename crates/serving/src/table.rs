@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plinth_types::{Error, ModelName, Reason, Result, TenantName, VersionNumber};
 
+use crate::memory::{MemoryReport, VersionMemory};
 use crate::Instance;
 
 /// Where a version stands.
@@ -20,6 +21,10 @@ pub enum State {
     Failed,
     /// Crashed too often.
     Quarantined,
+    /// Not loaded; is loaded when a request comes for it.
+    Unloaded,
+    /// Its memory was taken, and it finishes what it has begun; is loaded again when a request comes for it.
+    Unloading,
 }
 
 impl State {
@@ -32,6 +37,8 @@ impl State {
             Self::Restarting => "restarting",
             Self::Failed => "failed",
             Self::Quarantined => "quarantined",
+            Self::Unloaded => "unloaded",
+            Self::Unloading => "unloading",
         }
     }
 }
@@ -51,6 +58,8 @@ pub struct VersionRow {
     pub generation: u64,
     /// Whether a load is under way, be it beside an instance that answers.
     pub loading: bool,
+    /// Its memory.
+    pub memory: VersionMemory,
 }
 
 /// A model in the table.
@@ -69,6 +78,8 @@ pub struct Table {
     pub models: HashMap<TenantName, HashMap<ModelName, Arc<ModelRow>>>,
     /// Whether every wish has been carried out or has failed at least once since the start.
     pub settled: bool,
+    /// The memory of all.
+    pub memory: MemoryReport,
 }
 
 impl Table {
@@ -76,13 +87,24 @@ impl Table {
     #[must_use]
     pub fn can_serve(&self) -> bool {
         let mut versions = self.models.values().flat_map(HashMap::values).flat_map(|row| row.versions.values()).peekable();
-        self.settled && (versions.peek().is_none() || versions.any(|v| v.instance.is_some()))
+        self.settled && (versions.peek().is_none() || versions.any(VersionRow::answers))
     }
 
     /// The row of a model.
     #[must_use]
     pub fn row(&self, tenant: &TenantName, model: &ModelName) -> Option<&Arc<ModelRow>> {
         self.models.get(tenant)?.get(model)
+    }
+
+    /// Whether what would answer is being loaded or started again at this moment.
+    #[must_use]
+    pub fn is_coming(&self, tenant: &TenantName, model: &ModelName, version: Option<VersionNumber>) -> bool {
+        let Some(row) = self.row(tenant, model) else { return false };
+        let coming = |v: &VersionRow| v.loading || v.state == State::Restarting || v.memory.gate.is_some();
+        match version.or(row.default) {
+            Some(number) => row.versions.get(&number).is_some_and(coming),
+            None => row.versions.values().any(coming),
+        }
     }
 
     /// What answers for `version`, or for the default version when none is named.
@@ -115,7 +137,13 @@ impl ModelRow {
 }
 
 impl VersionRow {
-    fn not_ready(&self, model: &ModelName, number: VersionNumber) -> Error {
+    /// Whether a request for it is answered: at once, or once it is loaded for it.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.instance.is_some() || matches!(self.state, State::Unloaded | State::Unloading)
+    }
+
+    pub(crate) fn not_ready(&self, model: &ModelName, number: VersionNumber) -> Error {
         let text = format!("Request for unknown model: '{model}' version {number} is not at ready state");
         match (self.state, &self.refusal) {
             (State::Quarantined, _) => {
@@ -147,6 +175,10 @@ pub struct VersionReport {
     pub default: bool,
     /// Why it is not ready.
     pub refusal: Option<(Reason, String)>,
+    /// The memory that it takes, as measured, in bytes; 0 while it is not loaded.
+    pub memory: u64,
+    /// Whether it stays when memory is short.
+    pub pinned: bool,
     /// The process id of its runner.
     pub pid: Option<u32>,
     /// What executes it.
@@ -183,9 +215,11 @@ fn describe((tenant, model, number): (&TenantName, &ModelName, VersionNumber), r
         state: version.state,
         default: row.default == Some(number),
         refusal: version.refusal.clone(),
-        pid: instance.map(|i| i.runner().pid()),
-        engine: instance.map(|i| i.runner().metadata().engine.clone()),
+        memory: version.memory.bytes,
+        pinned: version.memory.pinned,
+        pid: instance.and_then(|i| i.pid()),
+        engine: instance.map(|i| i.engine().to_owned()),
         restarts: version.restarts,
-        sandbox: instance.map(|i| i.runner().sandbox().clone()).unwrap_or_default(),
+        sandbox: instance.map(|i| i.sandbox()).unwrap_or_default(),
     }
 }

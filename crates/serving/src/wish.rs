@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{Purpose, VersionRef};
 use plinth_policy::Wish;
@@ -76,6 +77,18 @@ impl ModelWish {
         } else {
             Purpose::Beside
         }
+    }
+
+    /// The bytes of the version's files.
+    #[must_use]
+    pub(crate) fn file_bytes(&self, version: VersionNumber) -> u64 {
+        self.versions.get(&version).map_or(0, |record| record.files.iter().fold(0, |sum, file| sum.saturating_add(file.size)))
+    }
+
+    /// How long a version may go without a request.
+    #[must_use]
+    pub(crate) fn idle_after(&self) -> Option<Duration> {
+        self.deployment.idle_seconds.map(|seconds| Duration::from_secs(u64::from(seconds)))
     }
 
     /// Stands for everything that a loaded instance of `version` depends on: when it changes, the instance is loaded

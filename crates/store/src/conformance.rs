@@ -4,8 +4,10 @@
 //! (a full disk, a killed process) are left to the adapters' own tests: they know how to bring them about.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a conformance suite is a test")]
 
+mod cache;
 mod metadata;
 mod objects;
 
+pub use cache::{cache, cache_key};
 pub use metadata::metadata;
 pub use objects::objects;

@@ -21,6 +21,9 @@ const MODEL_LIMIT: usize = 1_000;
 /// The most label sets of a metric that counts by model and outcome.
 const OUTCOME_LIMIT: usize = 7 * MODEL_LIMIT;
 
+/// The most label sets of a metric that counts by device.
+const DEVICE_LIMIT: usize = 64;
+
 /// The most label sets of a metric that counts by route or listener.
 const ROUTE_LIMIT: usize = 1_000;
 
@@ -107,8 +110,38 @@ catalogue! {
     inference_pending: Family<UpDownCounter, 3>, "plinth_inference_pending", UpDownCounter::KIND, family(MODEL, MODEL_LIMIT);
     /// Inferences refused because the queue of the version was full.
     inference_queue_full: Family<Counter, 3>, "plinth_inference_queue_full_total", Counter::KIND, family(MODEL, MODEL_LIMIT);
+    /// Inferences answered from the response cache, by version.
+    inference_cache_hits: Family<Counter, 3>, "plinth_inference_cache_hits_total", Counter::KIND, family(MODEL, MODEL_LIMIT);
+    /// Inferences that were looked for in the response cache in vain, by version.
+    inference_cache_misses: Family<Counter, 3>, "plinth_inference_cache_misses_total", Counter::KIND, family(MODEL, MODEL_LIMIT);
+    /// Answers found in the response cache, by level.
+    cache_hits: Family<Counter, 1>, "plinth_cache_hits_total", Counter::KIND, family(["level"], 2);
+    /// Look-ups that no level of the response cache could answer.
+    cache_misses: Single<Counter>, "plinth_cache_misses_total", Counter::KIND, single;
+    /// Inferences that took the answer of the same inference in flight.
+    cache_followers: Single<Counter>, "plinth_cache_followers_total", Counter::KIND, single;
+    /// Answers in the memory of the response cache.
+    cache_entries: Single<Gauge>, "plinth_cache_entries", Gauge::KIND, single;
+    /// Memory that the response cache takes, keys and bookkeeping included.
+    cache_memory: Single<Gauge>, "plinth_cache_memory_bytes", Gauge::KIND, single;
+    /// Answers that left the memory of the response cache for want of room.
+    cache_evictions: Single<Counter>, "plinth_cache_evictions_total", Counter::KIND, single;
+    /// Whether the response cache reaches Redis; 0 also where none is configured.
+    cache_redis_up: Single<Gauge>, "plinth_cache_redis_up", Gauge::KIND, single;
+    /// What did not work with Redis, by cause.
+    cache_redis_failures: Family<Counter, 1>, "plinth_cache_redis_failures_total", Counter::KIND, family(["cause"], 8);
     /// Model versions loaded.
     models_loaded: Single<Gauge>, "plinth_models_loaded", Gauge::KIND, single;
+    /// The most memory for all loaded model versions together, by device; absent without a limit.
+    memory_budget: Family<Gauge, 1>, "plinth_memory_budget_bytes", Gauge::KIND, family(["device"], DEVICE_LIMIT);
+    /// Memory of all loaded model versions together, as measured, by device.
+    memory_used: Family<Gauge, 1>, "plinth_memory_used_bytes", Gauge::KIND, family(["device"], DEVICE_LIMIT);
+    /// Model versions unloaded by the node itself: for want of room, or because nobody asked for them.
+    model_evictions: Family<Counter, 1>, "plinth_model_evictions_total", Counter::KIND, family(["why"], 2);
+    /// Model versions loaded because a request came for them.
+    model_loads_on_demand: Single<Counter>, "plinth_model_loads_on_demand_total", Counter::KIND, single;
+    /// Requests that wait for a model version to be loaded.
+    requests_parked: Single<UpDownCounter>, "plinth_requests_parked", UpDownCounter::KIND, single;
     /// Time from the start of a runner to the model being ready.
     model_load_duration: Single<Histogram>, "plinth_model_load_duration_seconds", Histogram::KIND, single;
     /// Model versions that could not be loaded.

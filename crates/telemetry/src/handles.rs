@@ -7,7 +7,7 @@ use std::time::Duration;
 use plinth_types::Class;
 
 use crate::Catalogue;
-use crate::metric::{Counter, UpDownCounter};
+use crate::metric::{Counter, Gauge, UpDownCounter};
 use crate::{Histogram, ResidentMemory};
 
 /// What this binary is.
@@ -133,6 +133,80 @@ pub struct ModelMetrics {
     pub restarts: Counter,
     /// The runner's memory; name the process when it starts.
     pub memory: ResidentMemory,
+    /// Requests answered from the response cache.
+    pub cache_hits: Counter,
+    /// Requests that were looked for in the response cache in vain.
+    pub cache_misses: Counter,
+}
+
+/// What the response cache counts.
+#[derive(Clone, Default)]
+pub struct CacheMetrics {
+    /// Answers found in memory.
+    pub memory_hits: Counter,
+    /// Answers found in Redis.
+    pub redis_hits: Counter,
+    /// Look-ups in vain.
+    pub misses: Counter,
+    /// Requests that took the answer of the same request in flight.
+    pub followers: Counter,
+    /// Answers in memory.
+    pub entries: Gauge,
+    /// What they take, in bytes.
+    pub memory: Gauge,
+    /// Answers that left for want of room.
+    pub evictions: Counter,
+    /// 1 while Redis is reached.
+    pub redis_up: Gauge,
+    redis_failures: [Counter; 6],
+}
+
+/// What did not work with Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RedisFailure {
+    /// It did not answer in time.
+    Timeout,
+    /// It could not be reached, or the connection broke.
+    Connection,
+    /// It answered with an error.
+    Refused,
+    /// It gave something that is no answer of ours.
+    Damaged,
+    /// Too many requests were on their way to it already.
+    Busy,
+    /// A write was given up because too much waited to be written.
+    Dropped,
+}
+
+impl RedisFailure {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Timeout, Self::Connection, Self::Refused, Self::Damaged, Self::Busy, Self::Dropped];
+
+    /// The word in the label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Connection => "connection",
+            Self::Refused => "refused",
+            Self::Damaged => "damaged",
+            Self::Busy => "busy",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+impl CacheMetrics {
+    /// Notes a failure.
+    pub fn redis_failed(&self, failure: RedisFailure) {
+        self.redis_failures[failure as usize].inc();
+    }
+
+    /// How often this failed.
+    #[must_use]
+    pub fn redis_failures(&self, failure: RedisFailure) -> u64 {
+        self.redis_failures[failure as usize].value()
+    }
 }
 
 impl ModelMetrics {
@@ -185,6 +259,24 @@ impl Catalogue {
             pending: self.inference_pending.get(values),
             restarts: self.runner_restarts.get(values),
             memory: self.runner_resident_memory.get(values),
+            cache_hits: self.inference_cache_hits.get(values),
+            cache_misses: self.inference_cache_misses.get(values),
+        }
+    }
+
+    /// The handles of the response cache.
+    #[must_use]
+    pub fn cache(&self) -> CacheMetrics {
+        CacheMetrics {
+            memory_hits: self.cache_hits.get(["memory"]),
+            redis_hits: self.cache_hits.get(["redis"]),
+            misses: self.cache_misses.clone(),
+            followers: self.cache_followers.clone(),
+            entries: self.cache_entries.clone(),
+            memory: self.cache_memory.clone(),
+            evictions: self.cache_evictions.clone(),
+            redis_up: self.cache_redis_up.clone(),
+            redis_failures: RedisFailure::ALL.map(|failure| self.cache_redis_failures.get([failure.as_str()])),
         }
     }
 
@@ -200,5 +292,7 @@ impl Catalogue {
         self.inference_pending.remove(values);
         self.runner_restarts.remove(values);
         self.runner_resident_memory.remove(values);
+        self.inference_cache_hits.remove(values);
+        self.inference_cache_misses.remove(values);
     }
 }

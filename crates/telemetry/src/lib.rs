@@ -21,9 +21,9 @@ mod cells;
 
 pub use catalogue::Catalogue;
 pub use family::Family;
-pub use handles::{BuildInfo, ConnectionMetrics, ModelLabels, ModelMetrics, Outcome, RouteMetrics};
+pub use handles::{BuildInfo, CacheMetrics, ConnectionMetrics, ModelLabels, ModelMetrics, Outcome, RedisFailure, RouteMetrics};
 pub use histogram::Histogram;
-pub use logs::{LogFormat, LogSettings, init_logs};
+pub use logs::{LogControl, LogFormat, LogSettings, LogSwitches, TRACE_TARGET, init_logs};
 pub use metric::{Counter, Gauge, ResidentMemory, UpDownCounter, UpGuard};
 
 /// What the scrape endpoint answers as its content type.

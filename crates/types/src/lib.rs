@@ -21,7 +21,7 @@ pub mod timestamp;
 pub mod units;
 pub mod version;
 
-pub use cache_key::CacheKey;
+pub use cache_key::{CacheKey, CacheScope};
 pub use datatype::DataType;
 pub use digest::{Digest, DigestHasher};
 pub use error::{Class, Error, Reason, Result};

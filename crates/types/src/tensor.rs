@@ -316,6 +316,16 @@ impl Tensor {
         &self.data
     }
 
+    /// The same tensor under another name; its bytes are shared and not looked at again.
+    ///
+    /// # Errors
+    /// [`TensorError::Name`].
+    pub fn with_name(self, name: impl Into<String>) -> Result<Self, TensorError> {
+        let name = name.into();
+        check_name(&name)?;
+        Ok(Self { name, ..self })
+    }
+
     /// Gives name, type, shape and bytes away.
     #[must_use]
     pub fn into_parts(self) -> (String, DataType, Shape, Bytes) {

@@ -22,6 +22,7 @@ mod unalias;
 mod undo;
 mod verify;
 mod wait;
+mod warm;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -58,6 +59,8 @@ pub enum Command {
     Load(load::LoadArgs),
     /// Have the node give a model's memory back; the registry keeps it
     Unload(load::UnloadArgs),
+    /// Fill the response cache from a list of requests
+    Warm(warm::Args),
     /// Keep a version, but let nobody use it
     Retire(retire::Args),
     /// Make a retired version usable again
@@ -87,6 +90,7 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Rollback(args) => rollback::run(&args, context),
         Command::Load(args) => load::load(&args, context),
         Command::Unload(args) => load::unload(&args, context),
+        Command::Warm(args) => warm::run(&args, context),
         Command::Retire(args) => retire::run(&args, context),
         Command::Restore(args) => restore::run(&args, context),
         Command::Delete(args) => delete::run(&args, context),

@@ -32,6 +32,9 @@ fn render(server: &str, status: &wire::Status, verbose: bool) -> String {
     facts.fact("state", if status.ready { Cell::new("ready", Tone::Good) } else { Cell::new("not ready", Tone::Warning) });
     facts.fact("up for", duration(status.uptime_seconds));
     facts.fact("memory", ByteSize(status.memory_bytes).to_string());
+    for device in &status.model_memory.devices {
+        facts.fact(&format!("models on {}", device.device), memory(device, &status.model_memory));
+    }
     facts.fact("ledger", status.metadata.as_str());
     facts.fact("files", status.objects.as_str());
     let snapshot = &status.snapshot;
@@ -52,14 +55,28 @@ fn render(server: &str, status: &wire::Status, verbose: bool) -> String {
     text
 }
 
+fn memory(device: &wire::DeviceMemory, all: &wire::ModelMemory) -> Cell {
+    let mut text = ByteSize(device.used).to_string();
+    if let Some(budget) = device.budget {
+        text.push_str(&format!(" of {}", ByteSize(budget)));
+    }
+    let counts = [("evicted", all.evictions), ("unloaded idle", all.idle_unloads), ("loaded on demand", all.loads_on_demand), ("requests waiting", all.parked)];
+    for (what, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        text.push_str(&format!(", {count} {what}"));
+    }
+    let over = device.budget.is_some_and(|budget| device.used > budget);
+    Cell::new(text, if over { Tone::Warning } else { Tone::Normal })
+}
+
 /// What is served, as a table; also shown by `plinth model show`.
 pub fn served(models: &[wire::ServedVersion]) -> Table {
-    let mut table = Table::new(&["MODEL", "VERSION#", "STATE", "ENGINE", "RESTARTS#", "PID#", "REASON"]);
+    let mut table = Table::new(&["MODEL", "VERSION#", "STATE", "ENGINE", "MEMORY#", "RESTARTS#", "PID#", "REASON"]);
     for model in models {
         let state = if model.default { format!("{} (default)", model.state) } else { model.state.clone() };
         let tone = match model.state.as_str() {
             "ready" => Tone::Good,
             "failed" | "quarantined" => Tone::Bad,
+            "unloaded" => Tone::Faint,
             _ => Tone::Warning,
         };
         table.row([
@@ -67,6 +84,7 @@ pub fn served(models: &[wire::ServedVersion]) -> Table {
             model.version.to_string().into(),
             Cell::new(state, tone),
             model.engine.as_deref().unwrap_or("-").into(),
+            if model.memory_bytes == 0 { "-".to_owned() } else { ByteSize(model.memory_bytes >> 20 << 20).to_string() }.into(),
             Cell::new(model.restarts.to_string(), if model.restarts > 0 { Tone::Warning } else { Tone::Normal }),
             model.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()).into(),
             model.reason.as_deref().unwrap_or_default().into(),
@@ -104,6 +122,8 @@ mod tests {
             reason: (state == "failed").then(|| "the graph is truncated".into()),
             pid: (state == "ready").then_some(4711),
             engine: Some("onnxruntime 1.24.4".into()),
+            memory_bytes: if state == "ready" { (28 << 20) + 4096 } else { 0 },
+            pinned: false,
             restarts: 2,
             sandbox: vec!["landlock".into()],
             sandbox_missing: vec!["network namespace: not permitted".into()],
@@ -122,6 +142,11 @@ mod tests {
             snapshot: wire::SnapshotStatus { revision: 7, checked_at: Timestamp::from_millis(0).unwrap(), fresh: false },
             require_signature: false,
             memory_bytes: 50 << 20,
+            model_memory: wire::ModelMemory {
+                devices: vec![wire::DeviceMemory { device: "cpu".into(), budget: Some(64 << 20), used: 28 << 20, loading: 0, leaving: 0 }],
+                evictions: 3,
+                ..wire::ModelMemory::default()
+            },
             models: vec![served_version("ready", true), served_version("failed", false)],
         };
         let text = anstream::adapter::strip_str(&render("http://127.0.0.1:8000", &status, true)).to_string();
@@ -130,15 +155,9 @@ mod tests {
         state       ready
         up for      2 h 3 min
         memory      50MiB
+        models on cpu  28MiB of 64MiB, 3 evicted
         ledger      sqlite 3.51.3
         files       files
-        snapshot    revision 7, checked 1970-01-01T00:00:00.000Z; the ledger cannot be reac…
-        signatures  not required
-        access      open: everybody on this machine may do everything (--dev)
-
-        MODEL   VERSION  STATE            ENGINE              RESTARTS   PID  REASON
-        digits        1  ready (default)  onnxruntime 1.24.4         2  4711
-        digits        1  failed           onnxruntime 1.24.4         2     -  the graph is truncated
 
         digits@1 runs without: network namespace: not permitted
 

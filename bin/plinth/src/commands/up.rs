@@ -99,11 +99,11 @@ pub fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         plinth_config::LogFormat::Pretty => LogFormat::Pretty,
     };
     let ansi = terminal && anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-    plinth_telemetry::init_logs(&LogSettings { level: config.log.level.clone(), format, ansi })
+    let logs = plinth_telemetry::init_logs(&LogSettings { level: config.log.level.clone(), format, ansi })
         .map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(Exit::Failed, format!("the node cannot start its threads: {e}")))?;
-    let options = plinth_node::NodeOptions { announce: announce::to(context.output) };
+    let options = plinth_node::NodeOptions { announce: announce::to(context.output), logs };
     runtime.block_on(plinth_node::run(config, options)).map_err(|error| {
         // The node's texts are for its operator, who is the one at this terminal.
         Failure::new(Exit::Failed, format!("the node cannot run: {error:#}")).next("`plinth doctor` says what this machine lacks")

@@ -25,6 +25,7 @@ pub async fn show(services: Services, call: Call) -> Result<Response> {
         snapshot: wire::SnapshotStatus { revision: view.snapshot.revision.0, checked_at: view.checked_at, fresh: view.fresh },
         require_signature: services.settings.require_signature,
         memory_bytes: plinth_telemetry::process::ProcessSample::read().resident_bytes.unwrap_or_default(),
+        model_memory: view::memory(services.serving.memory()),
         models: view::served(&call.principal.tenant, served.report()),
     })
 }

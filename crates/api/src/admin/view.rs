@@ -39,9 +39,28 @@ fn served_version(report: VersionReport) -> wire::ServedVersion {
         reason: report.refusal.map(|(reason, text)| format!("{reason}: {text}")),
         pid: report.pid,
         engine: report.engine,
+        memory_bytes: report.memory,
+        pinned: report.pinned,
         restarts: report.restarts,
         sandbox: report.sandbox.applied,
         sandbox_missing: report.sandbox.missing,
+    }
+}
+
+pub fn memory(report: plinth_serving::MemoryReport) -> wire::ModelMemory {
+    let device = |d: plinth_serving::DeviceMemory| wire::DeviceMemory {
+        device: d.device,
+        budget: d.budget,
+        used: d.used,
+        loading: d.loading,
+        leaving: d.leaving,
+    };
+    wire::ModelMemory {
+        devices: report.devices.into_iter().map(device).collect(),
+        evictions: report.evictions,
+        idle_unloads: report.idle_unloads,
+        loads_on_demand: report.loads_on_demand,
+        parked: report.parked as u64,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! The body has one text and nothing else, so the field that is wrong is said in the text.
 
+use std::borrow::Cow;
+
 use plinth_types::{Class, Error};
 
 /// The HTTP status of an error class on the routes of this protocol.
@@ -21,12 +23,16 @@ pub const fn status(class: Class) -> u16 {
 /// The body of an error.
 #[must_use]
 pub fn body(error: &Error) -> Vec<u8> {
+    serde_json::json!({ "error": text(error) }).to_string().into_bytes()
+}
+
+/// The one text of an error, in which the field stands too.
+pub(super) fn text(error: &Error) -> Cow<'_, str> {
     let text = error.public_text();
-    let text = match error.field_name() {
-        Some(field) if !text.contains(field) => format!("{text} ({field})"),
-        _ => text.to_owned(),
-    };
-    serde_json::json!({ "error": text }).to_string().into_bytes()
+    match error.field_name() {
+        Some(field) if !text.contains(field) => Cow::Owned(format!("{text} ({field})")),
+        _ => Cow::Borrowed(text),
+    }
 }
 
 #[cfg(test)]

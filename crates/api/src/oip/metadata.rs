@@ -3,8 +3,24 @@
 use plinth_types::TensorSpec;
 use serde::Serialize;
 
-/// The extensions that this server really has, by the protocol's names.
-pub const EXTENSIONS: &[&str] = &["classification", "model_repository", "model_configuration", "binary_tensor_data", "parameters"];
+/// The extensions that this server always has, by the protocol's names.
+pub const EXTENSIONS: &[&str] = &[
+    "classification",
+    "sequence",
+    "sequence(string_id)",
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+    "generate",
+];
+
+/// The extension that is there when it is switched on.
+pub const SYSTEM_SHARED_MEMORY: &str = "system_shared_memory";
 
 /// `GET /v2`.
 #[derive(Debug, Serialize)]
@@ -13,8 +29,8 @@ pub struct ServerMetadata<'a> {
     pub name: &'a str,
     /// The release.
     pub version: &'a str,
-    /// See [`EXTENSIONS`].
-    pub extensions: &'a [&'a str],
+    /// See [`EXTENSIONS`] and [`SYSTEM_SHARED_MEMORY`].
+    pub extensions: Vec<&'a str>,
 }
 
 /// `GET /v2/health/live` and `/v2/health/ready`. Triton's clients look at the status only.

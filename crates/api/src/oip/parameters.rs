@@ -30,7 +30,8 @@ pub(super) fn read(scanner: &mut Scanner<'_>) -> Result<Parameters, Fault> {
     Ok(parameters)
 }
 
-fn read_value(scanner: &mut Scanner<'_>) -> Result<Parameter, Fault> {
+/// Reads one value.
+pub(super) fn read_value(scanner: &mut Scanner<'_>) -> Result<Parameter, Fault> {
     match scanner.peek() {
         Some(b'"') => Ok(Parameter::Text(scanner.string()?.into_owned())),
         Some(b't' | b'f') => Ok(Parameter::Bool(scanner.boolean()?)),
@@ -41,6 +42,19 @@ fn read_value(scanner: &mut Scanner<'_>) -> Result<Parameter, Fault> {
         }
         _ => Err(scanner.malformed("a string, a number, true or false")),
     }
+}
+
+/// The parameters as a JSON object.
+#[must_use]
+pub fn to_json(parameters: &Parameters) -> serde_json::Map<String, serde_json::Value> {
+    let value = |parameter: &Parameter| match parameter {
+        Parameter::Bool(value) => (*value).into(),
+        Parameter::Int(value) => (*value).into(),
+        Parameter::Uint(value) => (*value).into(),
+        Parameter::Double(value) => (*value).into(),
+        Parameter::Text(value) => value.as_str().into(),
+    };
+    parameters.iter().map(|(name, parameter)| (name.clone(), value(parameter))).collect()
 }
 
 /// Takes a parameter out of a map and checks its kind.
@@ -59,16 +73,5 @@ impl Known<'_> {
         let Some(parameter) = self.0.remove(name) else { return Ok(None) };
         let wrong = || Fault::new(Reason::MalformedRequest, format!("the parameter '{name}' must be {wanted}")).under(name);
         pick(parameter).map(Some).ok_or_else(wrong)
-    }
-
-    /// Refuses tensors in shared memory, which are not implemented.
-    pub(super) fn refuse_shared_memory(&self) -> Result<(), Fault> {
-        match ["shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"].iter().find(|n| self.0.contains_key(**n)) {
-            None => Ok(()),
-            Some(name) => {
-                let text = "tensors in shared memory are not implemented; send the bytes with the request";
-                Err(Fault::new(Reason::NotImplemented, text).under(name))
-            }
-        }
     }
 }

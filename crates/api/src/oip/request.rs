@@ -4,44 +4,51 @@
 //! (binary tensor data extension); how long the JSON is then stands in a header. Invariant: a parsed [`InferCall`] has no
 //! name twice, and every byte of the body belongs to something.
 
-mod draft;
+pub(super) mod draft;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use plinth_serving::SequenceControl;
 use plinth_types::tensor::push_byte_element;
 use plinth_types::{Dim, Error, Reason, Shape, Tensor, TensorSpec};
 
 use self::draft::Draft;
+pub(super) use self::draft::request_parameters;
 use super::HEADER_LENGTH;
 use super::parameters::Parameters;
 use super::scan::{Fault, Scanner};
+use super::shared_memory::{Placement, SharedInput};
 
 /// The most inputs, and the most outputs, of one request.
 pub const MAX_TENSORS: usize = 4096;
 
 /// What a client asks for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct InferCall {
     /// The client's own name of the request, given back with the answer; empty for none.
     pub id: String,
     /// The inputs.
     pub inputs: Vec<Tensor>,
+    /// The inputs that are still in shared memory, each with its place among all inputs, in ascending order.
+    pub shared: Vec<(usize, SharedInput)>,
     /// The wished outputs; empty for all.
     pub outputs: Vec<RequestedOutput>,
     /// Whether outputs that say nothing of it come back as binary.
     pub default_binary: bool,
-    /// How long the request may wait.
+    /// How long the request may wait until it begins.
     pub timeout: Option<Duration>,
     /// Its priority; 0 is the model's default, 1 the highest.
     pub priority: u64,
+    /// The sequence that it belongs to.
+    pub sequence: Option<SequenceControl>,
     /// The parameters that the protocol does not know.
     pub parameters: Parameters,
 }
 
 /// An output that a client asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RequestedOutput {
     /// Its name.
     pub name: String,
@@ -49,6 +56,8 @@ pub struct RequestedOutput {
     pub binary: bool,
     /// How many of the largest values to answer as classes instead of the tensor.
     pub classification: Option<u32>,
+    /// Where in shared memory it is to be written, instead of into the answer.
+    pub place: Option<Placement>,
 }
 
 /// The value of the header `Inference-Header-Content-Length`.
@@ -101,15 +110,8 @@ impl InferCall {
                 format!("a raw request (Inference-Header-Content-Length: 0) needs a model with one input, this one has {}", inputs.len());
             return Err(Error::new(Reason::MalformedRequest, text).field(HEADER_LENGTH));
         };
-        Ok(Self {
-            id: String::new(),
-            inputs: vec![raw_input(body, spec).map_err(|e| e.under("inputs[0]"))?],
-            outputs: Vec::new(),
-            default_binary: true,
-            timeout: None,
-            priority: 0,
-            parameters: Parameters::new(),
-        })
+        let input = raw_input(body, spec).map_err(|e| e.under("inputs[0]"))?;
+        Ok(Self { inputs: vec![input], default_binary: true, ..Self::default() })
     }
 
     /// Whether an output comes back as binary.
@@ -163,7 +165,7 @@ fn raw_input(body: Bytes, spec: &TensorSpec) -> Result<Tensor, Fault> {
     Ok(Tensor::new(spec.name(), spec.datatype(), shape, body)?)
 }
 
-fn byte_size_mismatch(name: &str, expected: &str, actual: u64) -> Fault {
+pub(super) fn byte_size_mismatch(name: &str, expected: &str, actual: u64) -> Fault {
     let name: String = name.chars().take(64).collect();
     Fault::new(Reason::InvalidTensor, format!("input byte size mismatch for input '{name}': expected {expected} bytes, got {actual}"))
 }

@@ -8,11 +8,14 @@
 use std::io;
 
 use bytes::Bytes;
+use plinth_serving::{SequenceControl, SequenceId};
 use plinth_types::{DataType, Error, Reason, Tensor};
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::classification;
-use super::request::{InferCall, RequestedOutput};
+use super::parameters;
+use super::request::InferCall;
+use super::shared_memory::Placement;
 
 /// What is answered.
 #[derive(Debug, Clone, Copy)]
@@ -66,8 +69,10 @@ impl InferReply {
             if i > 0 {
                 writer.json.push(b',');
             }
-            let classes = wish.and_then(|w: &RequestedOutput| w.classification);
+            let place = wish.and_then(|w| w.place.as_ref());
+            let classes = wish.and_then(|w| w.classification);
             let outcome = match classes {
+                _ if place.is_some() => writer.placed(output, place),
                 Some(k) => classification::classify(output, k, result.batched, labels(output.name()))
                     .and_then(|classes| writer.output(&classes, binary)),
                 None => writer.output(output, binary),
@@ -106,17 +111,52 @@ impl Writer {
         serde_json::to_writer(&mut self.json, result.model_name)?;
         self.json.extend_from_slice(b",\"model_version\":");
         serde_json::to_writer(&mut self.json, result.model_version)?;
+        if let Some(sequence) = &call.sequence {
+            self.sequence(sequence)?;
+        }
         self.json.extend_from_slice(b",\"outputs\":[");
         Ok(())
     }
 
-    fn output(&mut self, tensor: &Tensor, binary: bool) -> Result<(), Error> {
+    /// Says to which sequence the answer belongs.
+    fn sequence(&mut self, sequence: &SequenceControl) -> Result<(), serde_json::Error> {
+        self.json.extend_from_slice(b",\"parameters\":{\"sequence_id\":");
+        match &sequence.id {
+            SequenceId::Number(n) => serde_json::to_writer(&mut self.json, n)?,
+            SequenceId::Text(text) => serde_json::to_writer(&mut self.json, text)?,
+        }
+        self.json.extend_from_slice(b",\"sequence_start\":");
+        serde_json::to_writer(&mut self.json, &sequence.start)?;
+        self.json.extend_from_slice(b",\"sequence_end\":");
+        serde_json::to_writer(&mut self.json, &sequence.end)?;
+        self.json.push(b'}');
+        Ok(())
+    }
+
+    /// An output that was written to shared memory: where, and how many bytes.
+    fn placed(&mut self, tensor: &Tensor, place: Option<&Placement>) -> Result<(), Error> {
+        self.description(tensor)?;
+        if let Some(place) = place {
+            self.json.extend_from_slice(b",\"parameters\":");
+            let parameters = parameters::to_json(&place.parameters(tensor.data().len() as u64));
+            serde_json::to_writer(&mut self.json, &parameters).map_err(broken)?;
+        }
+        self.json.push(b'}');
+        Ok(())
+    }
+
+    /// What stands before the data.
+    fn description(&mut self, tensor: &Tensor) -> Result<(), Error> {
         self.json.extend_from_slice(b"{\"name\":");
         serde_json::to_writer(&mut self.json, tensor.name()).map_err(broken)?;
         self.json.extend_from_slice(b",\"datatype\":\"");
         self.json.extend_from_slice(tensor.datatype().name().as_bytes());
         self.json.extend_from_slice(b"\",\"shape\":");
-        serde_json::to_writer(&mut self.json, tensor.shape()).map_err(broken)?;
+        serde_json::to_writer(&mut self.json, tensor.shape()).map_err(broken)
+    }
+
+    fn output(&mut self, tensor: &Tensor, binary: bool) -> Result<(), Error> {
+        self.description(tensor)?;
         if binary {
             self.any_binary = true;
             self.json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
@@ -128,40 +168,43 @@ impl Writer {
             return Ok(());
         }
         self.json.extend_from_slice(b",\"data\":[");
-        self.data(tensor)?;
+        write_elements(&mut self.json, tensor)?;
         self.json.extend_from_slice(b"]}");
         Ok(())
     }
+}
 
-    fn data(&mut self, tensor: &Tensor) -> Result<(), Error> {
-        let data = tensor.data();
-        let out = &mut self.json;
-        let mut fmt = CompactFormatter;
-        macro_rules! numbers {
-            ($kind:ty, $write:ident) => {
-                elements(out, data, |out, bytes| fmt.$write(out, <$kind>::from_le_bytes(bytes)))
-            };
-        }
-        let odd = match tensor.datatype() {
-            DataType::Bool => elements(out, data, |out, [byte]| fmt.write_bool(out, byte != 0)),
-            DataType::Uint8 => numbers!(u8, write_u8),
-            DataType::Uint16 => numbers!(u16, write_u16),
-            DataType::Uint32 => numbers!(u32, write_u32),
-            DataType::Uint64 => numbers!(u64, write_u64),
-            DataType::Int8 => numbers!(i8, write_i8),
-            DataType::Int16 => numbers!(i16, write_i16),
-            DataType::Int32 => numbers!(i32, write_i32),
-            DataType::Int64 => numbers!(i64, write_i64),
-            DataType::Fp32 => floats(out, data, f32::from_le_bytes, f32::is_finite, |out, x| fmt.write_f32(out, x)),
-            DataType::Fp64 => floats(out, data, f64::from_le_bytes, f64::is_finite, |out, x| fmt.write_f64(out, x)),
-            DataType::Bytes => texts(out, tensor),
-            DataType::Fp16 | DataType::Bf16 => return Err(not_json(tensor, &format!("is {}", tensor.datatype()))),
+/// Writes the elements of a tensor as JSON, with commas between them.
+///
+/// # Errors
+/// [`Reason::NotRepresentable`] when JSON cannot carry one.
+pub(super) fn write_elements(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), Error> {
+    let data = tensor.data();
+    let mut fmt = CompactFormatter;
+    macro_rules! numbers {
+        ($kind:ty, $write:ident) => {
+            elements(out, data, |out, bytes| fmt.$write(out, <$kind>::from_le_bytes(bytes)))
         };
-        match odd.map_err(broken)? {
-            None => Ok(()),
-            Some(index) if tensor.datatype() == DataType::Bytes => Err(not_json(tensor, &format!("is not UTF-8 at element {index}"))),
-            Some(index) => Err(not_json(tensor, &format!("is NaN or infinite at element {index}"))),
-        }
+    }
+    let odd = match tensor.datatype() {
+        DataType::Bool => elements(out, data, |out, [byte]| fmt.write_bool(out, byte != 0)),
+        DataType::Uint8 => numbers!(u8, write_u8),
+        DataType::Uint16 => numbers!(u16, write_u16),
+        DataType::Uint32 => numbers!(u32, write_u32),
+        DataType::Uint64 => numbers!(u64, write_u64),
+        DataType::Int8 => numbers!(i8, write_i8),
+        DataType::Int16 => numbers!(i16, write_i16),
+        DataType::Int32 => numbers!(i32, write_i32),
+        DataType::Int64 => numbers!(i64, write_i64),
+        DataType::Fp32 => floats(out, data, f32::from_le_bytes, f32::is_finite, |out, x| fmt.write_f32(out, x)),
+        DataType::Fp64 => floats(out, data, f64::from_le_bytes, f64::is_finite, |out, x| fmt.write_f64(out, x)),
+        DataType::Bytes => texts(out, tensor),
+        DataType::Fp16 | DataType::Bf16 => return Err(not_json(tensor, &format!("is {}", tensor.datatype()))),
+    };
+    match odd.map_err(broken)? {
+        None => Ok(()),
+        Some(index) if tensor.datatype() == DataType::Bytes => Err(not_json(tensor, &format!("is not UTF-8 at element {index}"))),
+        Some(index) => Err(not_json(tensor, &format!("is NaN or infinite at element {index}"))),
     }
 }
 

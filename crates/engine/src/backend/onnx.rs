@@ -1,6 +1,6 @@
 //! The backend for ONNX models: ONNX Runtime, its shared library loaded at run time.
 //!
-//! One session on a private thread pool that does not spin. The session gets the model's bytes, never a path, and no
+//! One session, for any number of executions at a time, on a private thread pool that does not spin. The session gets the model's bytes, never a path, and no
 //! file can be opened any more when it is built; models with their weights in other files are refused. Every element
 //! type of [`plinth_types::DataType`] goes in and out; inputs are read in place where they are aligned, large outputs
 //! are handed on without a copy.
@@ -10,27 +10,29 @@
 
 mod graph;
 mod library;
+mod provider;
+mod run;
 mod texts;
+mod threads;
 mod value;
 
-use std::borrow::Cow;
-
-use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, ValueType};
 use plinth_types::{Dim, Tensor, TensorSpec};
 
-use super::{Backend, BackendError, LoadRequest};
+use super::{Backend, BackendError, LoadRequest, OutputPlace};
 use crate::spec::{BackendKind, ModelMetadata};
 pub use library::Library;
-use texts::{load_error, run_error};
+use run::Executable;
+use texts::load_error;
 
 /// Triton's name of the platform.
 const PLATFORM: &str = "onnxruntime_onnx";
 
 /// A loaded ONNX model.
 pub struct Onnx {
-    session: Session,
+    executable: Executable,
     metadata: ModelMetadata,
 }
 
@@ -42,7 +44,7 @@ impl Onnx {
     pub fn load(library: &Library, request: &LoadRequest) -> Result<Self, BackendError> {
         let model = request.file(BackendKind::Onnx.model_file())?;
         graph::inspect(model)?;
-        let session = build(library, model, request.threads).map_err(|error| load_error(&error))?;
+        let session = build(library, model, request)?;
         let metadata = ModelMetadata {
             platform: PLATFORM.to_owned(),
             inputs: specs("input", session.inputs())?,
@@ -50,17 +52,20 @@ impl Onnx {
             outputs: specs("output", session.outputs())?,
             engine: format!("onnxruntime {}", library.version()),
         };
-        Ok(Self { session, metadata })
-    }
-
-    fn is_all(&self, outputs: &[String]) -> bool {
-        self.metadata.outputs.iter().map(TensorSpec::name).eq(outputs.iter().map(String::as_str))
+        let executable = Executable::new(session, &metadata)?;
+        Ok(Self { executable, metadata })
     }
 }
 
-fn build(library: &Library, model: &[u8], threads: u16) -> ort::Result<Session> {
-    Session::builder(library.environment())?
-        .with_intra_threads(usize::from(threads.max(1)))?
+fn build(library: &Library, model: &[u8], request: &LoadRequest) -> Result<Session, BackendError> {
+    let builder = options(library, request).map_err(|error| load_error(&error))?;
+    let mut builder = provider::append(builder, request.provider)?;
+    builder.commit_from_memory(model).map_err(|error| load_error(&error))
+}
+
+fn options(library: &Library, request: &LoadRequest) -> ort::Result<SessionBuilder> {
+    let builder = Session::builder(library.environment())?
+        .with_intra_threads(usize::from(request.threads.max(1)))?
         .with_inter_threads(1)?
         .with_parallel_execution(false)?
         .with_intra_op_spinning(false)?
@@ -69,8 +74,11 @@ fn build(library: &Library, model: &[u8], threads: u16) -> ort::Result<Session> 
         .with_env_allocators()?
         .with_device_allocated_initializers()?
         .with_config_entry("session.load_model_format", "ONNX")?
-        .with_log_level(ort::logging::LogLevel::Fatal)?
-        .commit_from_memory(model)
+        .with_log_level(ort::logging::LogLevel::Fatal)?;
+    match &request.spawner {
+        Some(spawner) => Ok(builder.with_thread_manager(threads::Threads(spawner.clone()))?),
+        None => Ok(builder),
+    }
 }
 
 fn specs(role: &str, outlets: &[Outlet]) -> Result<Vec<TensorSpec>, BackendError> {
@@ -95,28 +103,11 @@ impl Backend for Onnx {
         &self.metadata
     }
 
-    fn execute(&mut self, inputs: Vec<Tensor>, outputs: &[String]) -> Result<Vec<Tensor>, BackendError> {
-        let owner = self.session.inner();
-        let all = self.is_all(outputs);
-        // Declared before the values that point into it.
-        let data = inputs.iter().map(value::InputData::of).collect::<Result<Vec<_>, _>>()?;
-        let values = inputs.iter().zip(&data).map(|(tensor, data)| {
-            let value: SessionInputValue<'_> = data.value(tensor).map_err(|error| run_error(&error))?;
-            Ok((Cow::Borrowed(tensor.name()), value))
-        });
-        let values = values.collect::<Result<Vec<_>, BackendError>>()?;
-        let options = match all {
-            true => None,
-            false => {
-                let wished = outputs.iter().fold(OutputSelector::no_default(), OutputSelector::with);
-                Some(RunOptions::new().map_err(|error| run_error(&error))?.with_outputs(wished))
-            }
-        };
-        let results = match &options {
-            None => self.session.run(values),
-            Some(options) => self.session.run_with_options(values, options),
-        };
-        let results = results.map_err(|error| run_error(&error))?;
-        results.into_iter().map(|(name, result)| value::output(name, result, &data, &owner)).collect()
+    fn execute(&self, inputs: Vec<Tensor>, outputs: &[String]) -> Result<Vec<Tensor>, BackendError> {
+        self.execute_into(inputs, outputs, &mut OutputPlace::none(None))
+    }
+
+    fn execute_into(&self, inputs: Vec<Tensor>, outputs: &[String], place: &mut OutputPlace) -> Result<Vec<Tensor>, BackendError> {
+        self.executable.run(&inputs, outputs, place)
     }
 }

@@ -1,85 +1,131 @@
-//! The thread that owns the model: loads it, then executes one request after another.
+//! The threads that execute: one for each lane, all with the same model.
 //!
-//! Invariants: every request that is taken from the queue is answered, unless the process dies; a panic of a backend is
-//! such a death, because nobody knows in which state it leaves the model.
+//! Invariants: every batch that is received is answered, unless the process dies; a panic of a backend is such a death,
+//! because nobody knows in which state it leaves the model; what leaves here fits the model's metadata.
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use plinth_runtime::{Clock, SystemClock};
+use plinth_types::{Tensor, TensorSpec};
+use rustix::thread::CpuSet;
 
+use super::lane::{Incoming, Lane};
 use super::leave::leave;
-use super::queue::{Job, Queue};
-use crate::backend::{Backend, BackendError, Loader};
-use crate::channel::child::Answers;
+use super::{NO_CHANNEL, PROTOCOL, complain};
+use crate::backend::{Backend, BackendError};
 use crate::channel::frame::FrameError;
-use crate::channel::message::{FromRunner, Refusal, StartFailure};
+use crate::channel::machine_time;
+use crate::channel::wire::{Execute, Refusal};
 use crate::check;
-use crate::spec::SandboxReport;
 
 /// Graphs may be deep, and engines recurse.
-const STACK: usize = 8 << 20;
+pub(super) const STACK: usize = 8 << 20;
 /// The status after a backend has panicked: the one that Rust uses for it.
 const PANICKED: u8 = 101;
-/// The status when the node cannot be answered (`EX_IOERR`).
-const NO_CHANNEL: u8 = 74;
+
+const NO_MEMORY: &str = "the inputs do not fit into the memory that the model may use";
 
 pub(super) struct Executor {
-    pub loader: Loader,
-    pub sandbox: SandboxReport,
-    pub queue: Arc<Queue>,
-    pub answers: Arc<Answers>,
-}
-
-pub(super) fn spawn(executor: Executor) -> io::Result<()> {
-    std::thread::Builder::new().name("execute".to_owned()).stack_size(STACK).spawn(move || executor.run()).map(drop)
+    pub lane: Lane,
+    pub backend: Arc<dyn Backend>,
+    pub max_answer: u64,
+    /// Where the thread shall stay.
+    pub processors: Option<CpuSet>,
 }
 
 impl Executor {
-    fn run(self) {
-        let Self { loader, sandbox, queue, answers } = self;
-        let mut backend = match catch_unwind(AssertUnwindSafe(|| loader.load())) {
-            Ok(Ok(backend)) => backend,
-            Ok(Err(BackendError::Load(text) | BackendError::Input(text) | BackendError::Execution(text))) => {
-                fail(&answers, text);
-            }
-            // The panic's text is on standard error, in the log; it is not for users.
-            Err(_) => fail(&answers, "the backend gave up on the model; the node's log says where".to_owned()),
-        };
-        let metadata = Box::new(backend.metadata().clone());
-        if let Err(error) = answers.send(&FromRunner::Ready { metadata, sandbox }, &[]) {
-            fail(&answers, format!("the model's inputs and outputs cannot be described: {error}"));
+    /// Executes until the node closes the lane or the process ends.
+    pub(super) fn run(mut self) {
+        if let Some(processors) = &self.processors {
+            // Without it the thread is only farther from its memory.
+            let _ = rustix::thread::sched_setaffinity(None, processors);
         }
         loop {
-            let job = queue.pop();
-            if execute(&mut *backend, job, &answers).is_err() {
-                leave(NO_CHANNEL);
+            match self.next() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) if error.is_end() => leave(NO_CHANNEL),
+                Err(error) => {
+                    complain(&format!("a lane to the node failed: {error}"));
+                    leave(PROTOCOL);
+                }
             }
         }
     }
+
+    fn next(&mut self) -> Result<bool, FrameError> {
+        let Some(Incoming { execute, payload, arrived }) = self.lane.receive()? else { return Ok(false) };
+        let sequence = execute.sequence;
+        let Some(payload) = payload else {
+            // The limit is the model's; a caller with a large input must not be able to end the process with it.
+            self.lane.refuse(sequence, Refusal::Execution(NO_MEMORY.to_owned()))?;
+            return Ok(true);
+        };
+        if machine_time() >= Duration::from_nanos(execute.expires) {
+            self.lane.refuse(sequence, Refusal::Expired)?;
+            return Ok(true);
+        }
+        let metadata = self.backend.metadata();
+        let inputs = inputs(&metadata.inputs, &execute, payload)?;
+        let outputs = names(&metadata.outputs, &execute)?;
+        if let Err(text) = check::part(metadata, &inputs, &outputs, false) {
+            self.lane.refuse(sequence, Refusal::Input(text))?;
+            return Ok(true);
+        }
+        let mut place = self.lane.place(&execute)?;
+        let begun = SystemClock.monotonic();
+        let Ok(done) = catch_unwind(AssertUnwindSafe(|| self.backend.execute_into(inputs, &outputs, &mut place))) else {
+            leave(PANICKED)
+        };
+        let ended = SystemClock.monotonic();
+        match done.map_err(refusal).and_then(|tensors| self.fits(&execute, &outputs, tensors)) {
+            Ok(tensors) => self.lane.answer(&execute, &tensors, place, [arrived, begun, ended])?,
+            Err(refusal) => self.lane.refuse(sequence, refusal)?,
+        }
+        Ok(true)
+    }
+
+    /// Whether the answer is what the model has promised.
+    fn fits(&self, execute: &Execute, outputs: &[String], tensors: Vec<Tensor>) -> Result<Vec<Tensor>, Refusal> {
+        check::answer(self.backend.metadata(), outputs, &tensors).map_err(Refusal::Broken)?;
+        if let Some(rows) = execute.rows {
+            for tensor in &tensors {
+                let got = tensor.shape().dims().first().copied();
+                if got != Some(rows) {
+                    let got = got.map_or_else(|| "none".to_owned(), |n| n.to_string());
+                    return Err(Refusal::Broken(format!("output '{}': {got} rows for a batch of {rows}", tensor.name())));
+                }
+            }
+        }
+        let bytes = tensors.iter().fold(0u64, |sum, tensor| sum.saturating_add(tensor.data().len() as u64).saturating_add(16));
+        if bytes > self.max_answer {
+            return Err(Refusal::Execution(format!("the model's outputs are larger than the limit of {} bytes", self.max_answer)));
+        }
+        Ok(tensors)
+    }
 }
 
-fn fail(answers: &Answers, text: String) -> ! {
-    let sent = answers.failed(StartFailure::Load(text));
-    leave(if sent.is_ok() { 1 } else { NO_CHANNEL })
+fn refusal(error: BackendError) -> Refusal {
+    match error {
+        BackendError::Input(text) => Refusal::Input(text),
+        BackendError::Execution(text) | BackendError::Load(text) => Refusal::Execution(text),
+    }
 }
 
-fn execute(backend: &mut dyn Backend, job: Job, answers: &Answers) -> Result<(), FrameError> {
-    let Job { id, inputs, mut outputs, expires, .. } = job;
-    if SystemClock.monotonic() >= expires {
-        return answers.refuse(id, Refusal::Expired);
-    }
-    if let Err(text) = check::request(backend.metadata(), &inputs, &outputs) {
-        return answers.refuse(id, Refusal::Input(text));
-    }
-    if outputs.is_empty() {
-        outputs = backend.metadata().outputs.iter().map(|spec| spec.name().to_owned()).collect();
-    }
-    match catch_unwind(AssertUnwindSafe(|| backend.execute(inputs, &outputs))) {
-        Ok(Ok(tensors)) => answers.answer(id, &tensors),
-        Ok(Err(BackendError::Input(text))) => answers.refuse(id, Refusal::Input(text)),
-        Ok(Err(BackendError::Execution(text) | BackendError::Load(text))) => answers.refuse(id, Refusal::Execution(text)),
-        Err(_) => leave(PANICKED),
-    }
+fn inputs(specs: &[TensorSpec], execute: &Execute, payload: Bytes) -> Result<Vec<Tensor>, FrameError> {
+    let input = |head: &crate::channel::wire::TensorHead| {
+        let spec = specs.get(usize::from(head.index)).ok_or(FrameError::Payload)?;
+        let data = head.span.of(&payload).ok_or(FrameError::Payload)?;
+        let data = if data.is_empty() { Bytes::new() } else { payload.slice_ref(data) };
+        Tensor::new(spec.name(), spec.datatype(), head.shape.clone(), data).map_err(|error| FrameError::Tensor(error.to_string()))
+    };
+    execute.inputs.iter().map(input).collect()
+}
+
+fn names(specs: &[TensorSpec], execute: &Execute) -> Result<Vec<String>, FrameError> {
+    let name = |index: &u16| specs.get(usize::from(*index)).map(|spec| spec.name().to_owned()).ok_or(FrameError::Payload);
+    execute.outputs.iter().map(name).collect()
 }

@@ -34,6 +34,8 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_nanosleep, libc::SYS_clock_nanosleep, libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_gettimeofday,
     libc::SYS_getrandom, libc::SYS_getrusage, libc::SYS_times, libc::SYS_sysinfo, libc::SYS_uname, libc::SYS_getuid,
     libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid,
+    // stepping back while a model is loaded; nobody gets more than he has
+    libc::SYS_setpriority, libc::SYS_getpriority, libc::SYS_ioprio_set,
 ];
 
 /// Old calls that newer architectures do not have.
@@ -62,25 +64,39 @@ const FORBIDDEN_OLD: &[c_long] = &[libc::SYS_open, libc::SYS_creat, libc::SYS_fo
 #[cfg(not(target_arch = "x86_64"))]
 const FORBIDDEN_OLD: &[c_long] = &[];
 
-pub(super) fn install(report: &mut Report) {
-    let installed = programs().map_err(|error| error.to_string()).and_then(|programs| {
+/// What the driver of a GPU needs besides: its devices and libraries, and code that it makes for the device at hand.
+#[rustfmt::skip] // by topic, not one to a line
+const FOR_GPU: &[c_long] = &[
+    libc::SYS_openat, libc::SYS_ioctl, libc::SYS_statx, libc::SYS_getdents64, libc::SYS_readlinkat, libc::SYS_faccessat,
+    libc::SYS_faccessat2, libc::SYS_fstatfs, libc::SYS_statfs, libc::SYS_getcwd, libc::SYS_mmap, libc::SYS_mprotect,
+    libc::SYS_mlock, libc::SYS_munlock, libc::SYS_mincore, libc::SYS_dup, libc::SYS_pipe2, libc::SYS_eventfd2,
+    libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait, libc::SYS_pread64, libc::SYS_get_mempolicy,
+    libc::SYS_set_mempolicy, libc::SYS_mbind, libc::SYS_memfd_create, libc::SYS_ftruncate,
+];
+#[cfg(target_arch = "x86_64")]
+const FOR_GPU_OLD: &[c_long] = &[libc::SYS_open, libc::SYS_stat, libc::SYS_lstat, libc::SYS_access, libc::SYS_readlink, libc::SYS_epoll_wait];
+#[cfg(not(target_arch = "x86_64"))]
+const FOR_GPU_OLD: &[c_long] = &[];
+
+pub(super) fn install(gpu: bool, report: &mut Report) {
+    let installed = programs(gpu).map_err(|error| error.to_string()).and_then(|programs| {
         programs.iter().try_for_each(|program| seccompiler::apply_filter_all_threads(program)).map_err(|error| error.to_string())
     });
     report.note("seccomp", installed);
 }
 
 /// The programs in the order in which they are installed. The first lets the second through; the second lets none.
-fn programs() -> Result<[BpfProgram; 2], BackendError> {
+fn programs(gpu: bool) -> Result<[BpfProgram; 2], BackendError> {
     let arch = std::env::consts::ARCH.try_into()?;
     let errno = |code: i32| SeccompAction::Errno(code.cast_unsigned());
     // Both are compiled before the first is installed.
     Ok([
-        SeccompFilter::new(allowed()?, errno(ENOSYS), SeccompAction::Allow, arch)?.try_into()?,
-        SeccompFilter::new(forbidden()?, SeccompAction::Allow, errno(EPERM), arch)?.try_into()?,
+        SeccompFilter::new(allowed(gpu)?, errno(ENOSYS), SeccompAction::Allow, arch)?.try_into()?,
+        SeccompFilter::new(forbidden(gpu)?, SeccompAction::Allow, errno(EPERM), arch)?.try_into()?,
     ])
 }
 
-fn allowed() -> Result<Rules, BackendError> {
+fn allowed(gpu: bool) -> Result<Rules, BackendError> {
     let mut rules: Rules = ALLOWED.iter().chain(ALLOWED_OLD).map(|call| (*call, vec![])).collect();
     let own = u64::from(std::process::id());
     let thread = libc::CLONE_THREAD as u64;
@@ -96,14 +112,20 @@ fn allowed() -> Result<Rules, BackendError> {
     rules.insert(libc::SYS_seccomp, vec![]);
     let named = [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA, libc::PR_SET_NO_NEW_PRIVS];
     rules.insert(libc::SYS_prctl, named.into_iter().map(|option| rule(0, Dword, Eq, option as u64)).collect::<Result<_, _>>()?);
+    if gpu {
+        rules.extend(FOR_GPU.iter().chain(FOR_GPU_OLD).map(|call| (*call, vec![])));
+    }
     Ok(rules)
 }
 
-fn forbidden() -> Result<Rules, BackendError> {
+fn forbidden(gpu: bool) -> Result<Rules, BackendError> {
     let mut rules: Rules = FORBIDDEN.iter().chain(FORBIDDEN_OLD).map(|call| (*call, vec![])).collect();
     rules.insert(libc::SYS_clone, vec![rule(0, Qword, MaskedEq(libc::CLONE_THREAD as u64), 0)?]);
     rules.insert(libc::SYS_mmap, vec![rule(2, Dword, MaskedEq(PROT_EXEC as u64), PROT_EXEC as u64)?]);
     rules.insert(libc::SYS_mprotect, vec![rule(2, Dword, MaskedEq(PROT_EXEC as u64), PROT_EXEC as u64)?]);
+    if gpu {
+        rules.retain(|call, _| !FOR_GPU.contains(call) && !FOR_GPU_OLD.contains(call));
+    }
     Ok(rules)
 }
 
@@ -122,12 +144,14 @@ mod tests {
 
     #[test]
     fn the_filters_compile_and_do_not_contradict_each_other() {
-        assert!(programs().is_ok());
-        let mut allowed = allowed().unwrap();
-        allowed.remove(&libc::SYS_seccomp);
-        for (call, rules) in forbidden().unwrap() {
-            let free = allowed.get(&call).is_some_and(Vec::is_empty);
-            assert!(!free && (rules.is_empty() != allowed.contains_key(&call)), "call {call} is both");
+        for gpu in [false, true] {
+            assert!(programs(gpu).is_ok());
+            let mut allowed = allowed(gpu).unwrap();
+            allowed.remove(&libc::SYS_seccomp);
+            for (call, rules) in forbidden(gpu).unwrap() {
+                let free = allowed.get(&call).is_some_and(Vec::is_empty);
+                assert!(!free && (rules.is_empty() != allowed.contains_key(&call)), "call {call} is both");
+            }
         }
     }
 }

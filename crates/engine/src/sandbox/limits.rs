@@ -6,28 +6,33 @@
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::Report;
 
 /// What the C library reserves for each thread: a stack and an arena.
 const RESERVED_PER_THREAD: u64 = 80 << 20;
-/// Stacks are writable memory, too; reader, executor and the engine's own threads.
+/// Stacks are writable memory, too; reader, executors and the engine's own threads.
 const STACK_PER_THREAD: u64 = 10 << 20;
 /// Threads of the runner itself.
 const OWN_THREADS: u64 = 4;
 /// Descriptors past the standard streams and the channel, which are open already.
 const MAX_FILES: u64 = 16;
+/// A GPU's driver opens its devices many times, and has threads of its own.
+const MAX_FILES_GPU: u64 = 1024;
+const THREADS_GPU: u64 = 64;
 
 /// The limits for one runner.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limits {
     /// Bytes on top of the baseline.
     pub memory: Option<u64>,
     /// Processor time in seconds.
     pub cpu_seconds: Option<u64>,
-    /// Threads of the engine.
-    pub threads: u16,
+    /// Threads that execute, those of the engine's pool included.
+    pub threads: u64,
+    /// The processors that the runner may use.
+    pub processors: Vec<usize>,
     /// What the process used before it touched the model.
     pub baseline: Baseline,
 }
@@ -55,16 +60,17 @@ impl Baseline {
 }
 
 impl Limits {
-    pub(super) fn apply(&self, own_user: bool, report: &mut Report) {
+    pub(super) fn apply(&self, gpu: bool, own_user: bool, report: &mut Report) {
+        let files = if gpu { MAX_FILES_GPU } else { MAX_FILES };
         let fixed =
-            [(Resource::Core, 0), (Resource::Fsize, 0), (Resource::Nofile, MAX_FILES), (Resource::Memlock, 0), (Resource::Msgqueue, 0)];
+            [(Resource::Core, 0), (Resource::Fsize, 0), (Resource::Nofile, files), (Resource::Memlock, 0), (Resource::Msgqueue, 0)];
         report.note("file limits", fixed.into_iter().try_for_each(|(resource, limit)| lower(resource, limit, limit)));
         // The kernel counts by user: where others share it, the limit would be a matter of luck.
-        let threads = self.all_threads() * 2 + 8;
+        let threads = self.all_threads() * 2 + if gpu { THREADS_GPU } else { 8 };
         let counted = if own_user { lower(Resource::Nproc, threads, threads) } else { Err(io::Error::other("needs a user of its own")) };
         report.note("process limit", counted);
         if let Some(memory) = self.memory {
-            report.note("memory limit", self.limit_memory(memory));
+            report.note("memory limit", self.limit_memory(memory, gpu));
         }
         report.note("processor limit", self.limit_processors());
         if let Some(seconds) = self.cpu_seconds {
@@ -72,30 +78,23 @@ impl Limits {
         }
     }
 
-    /// Leaves the runner as many processors as its engine has threads. Which ones differs from process to process, so that
-    /// runners do not crowd on the first.
+    /// Leaves the runner the processors that were chosen for it, of all that there are.
     fn limit_processors(&self) -> io::Result<()> {
-        let allowed = sched_getaffinity(None)?;
-        let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
-        let wanted = usize::from(self.threads.max(1));
-        if wanted >= processors.len() {
-            return Ok(());
-        }
-        let first = usize::try_from(rustix::process::getpid().as_raw_nonzero().get()).unwrap_or(0);
         let mut mine = CpuSet::new();
-        (0..wanted).for_each(|n| mine.set(processors[(first + n) % processors.len()]));
+        self.processors.iter().filter(|n| **n < CpuSet::MAX_CPU).for_each(|n| mine.set(*n));
         Ok(sched_setaffinity(None, &mine)?)
     }
 
     fn all_threads(&self) -> u64 {
-        u64::from(self.threads) + OWN_THREADS
+        self.threads + OWN_THREADS
     }
 
-    fn limit_memory(&self, memory: u64) -> io::Result<()> {
+    fn limit_memory(&self, memory: u64, gpu: bool) -> io::Result<()> {
         let data = self.baseline.data.saturating_add(memory).saturating_add(self.all_threads() * STACK_PER_THREAD);
         let space = self.baseline.address_space.saturating_add(memory).saturating_add(self.all_threads() * RESERVED_PER_THREAD);
         lower(Resource::Data, data, data)?;
-        lower(Resource::As, space, space)
+        // A GPU's driver maps the device's whole memory, and more.
+        if gpu { Ok(()) } else { lower(Resource::As, space, space) }
     }
 }
 

@@ -10,7 +10,7 @@ use plinth_types::{DataType, Dim, Tensor};
 use crate::support::{SOON, spec, start, try_start};
 
 fn request(name: &str, bytes: &[u8]) -> LoadRequest {
-    LoadRequest { files: [(name.parse().unwrap(), bytes.to_vec().into())].into(), threads: 2 }
+    LoadRequest { files: [(name.parse().unwrap(), bytes.to_vec().into())].into(), threads: 2, provider: plinth_engine::Provider::Cpu, spawner: None }
 }
 
 #[test]
@@ -63,7 +63,7 @@ async fn every_type_every_shape_goes_through_unchanged() {
 
 #[test]
 fn bytes_that_are_not_aligned_are_copied_and_right() {
-    let mut model = Onnx::load(onnx_library(), &request("model.onnx", &onnx_model::identity(DataType::Fp64, &[Dim::Any]))).unwrap();
+    let model = Onnx::load(onnx_library(), &request("model.onnx", &onnx_model::identity(DataType::Fp64, &[Dim::Any]))).unwrap();
     let padded = bytes::Bytes::from([vec![9; 16], sample(DataType::Fp64, 1000)].concat());
     for shift in 0..16 {
         let data = padded.slice(16 - shift..16 - shift + 8000);
@@ -84,7 +84,7 @@ fn an_output_that_is_an_input_or_a_weight_stays_valid() {
         .node("Identity", &["x"], &["y"])
         .node("Identity", &["y"], &["z"])
         .build();
-    let mut model = Onnx::load(onnx_library(), &request("model.onnx", &graph)).unwrap();
+    let model = Onnx::load(onnx_library(), &request("model.onnx", &graph)).unwrap();
     let sent = sample(DataType::Fp32, 100_000);
     let input = tensor("x", DataType::Fp32, &[100_000], sent.clone());
     let outputs = model.execute(vec![input], &["w".to_owned(), "z".to_owned()]).unwrap();

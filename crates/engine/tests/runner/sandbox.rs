@@ -80,7 +80,6 @@ async fn an_onnx_model_lives_within_its_memory() {
     let model = ModelDirectory::onnx(&onnx_model::offset(1.0));
     let mut limited = spec(&model);
     limited.memory = Some(ByteSize::mib(64));
-    limited.max_queue_bytes = ByteSize::mib(512);
     let runner = start(limited).await;
     assert!(runner.infer(vec![floats("x", &[1.0; 1000])], vec![], SOON).await.is_ok());
     // Too large to arrive, and large enough to arrive but not to be computed with.

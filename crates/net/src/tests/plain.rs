@@ -100,3 +100,38 @@ async fn an_idle_connection_may_stay_longer_than_a_head_may_take() {
     assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
     assert_eq!(fixture.metrics.timeouts.value(), 0);
 }
+
+#[tokio::test]
+async fn a_small_body_that_nobody_reads_does_not_cost_the_connection() {
+    let fixture = start(limits());
+    let mut raw = fixture.connect().await;
+    for path in ["/", "/panic"] {
+        for body in ["x".to_owned(), "x".repeat(60 << 10)] {
+            raw.send(format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+            assert!(!raw.answer().await.head.contains("connection: close"), "{path}");
+        }
+        let chunked = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        raw.send(chunked).await;
+        assert!(!raw.answer().await.head.contains("connection: close"), "{path}");
+    }
+    assert_eq!(raw.get("/").await.body, b"hello");
+    assert_eq!(fixture.metrics.accepted.value(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_reads_and_that_is_large_late_or_held_back_does() {
+    let fixture = start(limits());
+    for (head, body) in [
+        ("content-length: 70000", &b"x"[..]),
+        ("content-length: 10", b"x"),
+        ("content-length: 10\r\nexpect: 100-continue", b""),
+        ("transfer-encoding: chunked", b"fffff\r\nabc"),
+    ] {
+        let mut raw = fixture.send(format!("POST / HTTP/1.1\r\nhost: localhost\r\n{head}\r\n\r\n")).await;
+        raw.send(body).await;
+        let answer = raw.answer().await;
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"hello"[..]), "{head}");
+        assert!(answer.head.contains("connection: close"), "{head}: {}", answer.head);
+        assert_eq!(raw.rest().await, "", "{head}");
+    }
+}

@@ -29,7 +29,11 @@ pub(super) fn check(config: &pb::ModelConfig) -> Result<(), Error> {
     check_instances(&config.instance_group)?;
     check_versions(config)?;
     check_warmup(config)?;
-    check_unsupported(config)
+    if let Some(pb::model_config::SchedulingChoice::SequenceBatching(sequence)) = &config.scheduling_choice {
+        super::sequence::check(sequence)?;
+    }
+    check_unsupported(config)?;
+    super::ensemble::check(config)
 }
 
 type TensorParts<'a> = (&'a String, i32, &'a Vec<i64>, &'a Option<pb::ModelTensorReshape>);
@@ -85,10 +89,19 @@ fn check_instances(groups: &[pb::ModelInstanceGroup]) -> Result<(), Error> {
         if total > MAX_INSTANCES {
             return Err(invalid(&field, format!("want at most {MAX_INSTANCES} copies over all groups")));
         }
+        if groups.iter().flat_map(|g| &g.gpus).any(|gpu| Some(gpu) != groups.first().and_then(|g| g.gpus.first())) {
+            return Err(unsupported(&format!("instance_group[{i}].gpus"), "all copies of a version share one GPU; name one"));
+        }
+        if group.gpus.iter().any(|gpu| *gpu < 0) {
+            return Err(invalid(&format!("instance_group[{i}].gpus"), "want 0 or more"));
+        }
         let field = format!("instance_group[{i}].kind");
         match Kind::try_from(group.kind) {
-            Ok(Kind::Auto | Kind::Cpu) => {}
-            Ok(_) => return Err(unsupported(&field, "only KIND_CPU and KIND_AUTO are implemented")),
+            Ok(Kind::Auto | Kind::Cpu | Kind::Gpu) if groups.iter().all(|g| g.kind == group.kind) => {}
+            Ok(Kind::Auto | Kind::Cpu | Kind::Gpu) => {
+                return Err(unsupported(&field, "all copies of a model run on the same kind of device; give every group the same"));
+            }
+            Ok(_) => return Err(unsupported(&field, "only KIND_CPU, KIND_GPU and KIND_AUTO are implemented")),
             Err(_) => return Err(invalid(&field, format!("there is no kind {}", group.kind))),
         }
     }
@@ -132,12 +145,9 @@ fn check_warmup(config: &pb::ModelConfig) -> Result<(), Error> {
 
 /// Refuses what would change answers, or weaken a promise, if it were ignored.
 fn check_unsupported(config: &pb::ModelConfig) -> Result<(), Error> {
-    use pb::model_config::SchedulingChoice;
     let asked = [
         ("batch_input", !config.batch_input.is_empty()),
         ("batch_output", !config.batch_output.is_empty()),
-        ("sequence_batching", matches!(config.scheduling_choice, Some(SchedulingChoice::SequenceBatching(_)))),
-        ("ensemble_scheduling", matches!(config.scheduling_choice, Some(SchedulingChoice::EnsembleScheduling(_)))),
         ("model_operations", config.model_operations.as_ref().is_some_and(|o| !o.op_library_filename.is_empty())),
         ("model_transaction_policy.decoupled", config.model_transaction_policy.is_some_and(|p| p.decoupled)),
         ("model_repository_agents", config.model_repository_agents.as_ref().is_some_and(|a| !a.agents.is_empty())),

@@ -3,11 +3,13 @@
 //! The graph has the last word on names, element types and fixed dimensions. The configuration may leave out tensors, types
 //! and dimensions, may narrow a dimension of any size to a fixed one, and may show fewer outputs than the graph has.
 
+use std::borrow::Cow;
+
 use plinth_engine::{BackendKind, ModelMetadata};
 use plinth_types::{DataType, Dim, Error, ModelName, TensorSpec};
 
 use super::schema::{self, pb};
-use super::{ModelConfig, invalid, unsupported};
+use super::{ModelConfig, SequenceSettings, invalid, unsupported};
 
 /// See [`ModelConfig::complete`].
 pub(super) fn complete(config: ModelConfig, model: &ModelName, metadata: &ModelMetadata) -> Result<ModelConfig, Error> {
@@ -15,9 +17,25 @@ pub(super) fn complete(config: ModelConfig, model: &ModelName, metadata: &ModelM
     fill_identity(&mut message, model, metadata)?;
     fill_instances(&mut message, model);
     let batched = message.max_batch_size > 0;
-    let inputs = fill_inputs(&mut message, metadata, batched)?;
-    let outputs = fill_outputs(&mut message, metadata, batched)?;
-    Ok(ModelConfig { message, inputs, outputs })
+    let sequence = match &message.scheduling_choice {
+        Some(pb::model_config::SchedulingChoice::SequenceBatching(sequence)) => {
+            Some(super::sequence::settings(sequence, u32::try_from(message.max_batch_size).unwrap_or(0), metadata)?)
+        }
+        _ => None,
+    };
+    let shown = hide(metadata, sequence.as_ref());
+    let inputs = fill_inputs(&mut message, &shown, batched)?;
+    let outputs = fill_outputs(&mut message, &shown, batched)?;
+    Ok(ModelConfig { message, inputs, outputs, sequence })
+}
+
+/// The metadata without what the server feeds and keeps by itself.
+fn hide<'a>(metadata: &'a ModelMetadata, sequence: Option<&SequenceSettings>) -> Cow<'a, ModelMetadata> {
+    let Some(sequence) = sequence else { return Cow::Borrowed(metadata) };
+    let mut shown = metadata.clone();
+    shown.inputs.retain(|spec| !sequence.hides(spec.name()));
+    shown.outputs.retain(|spec| !sequence.hides(spec.name()));
+    Cow::Owned(shown)
 }
 
 /// Sets `given` to `known` when it is empty; it must be one of `accepted` otherwise.
@@ -38,6 +56,7 @@ fn fill_identity(message: &mut pb::ModelConfig, model: &ModelName, metadata: &Mo
     // Triton calls the backend for ONNX files "onnxruntime", we call it "onnx": both are understood.
     let (backend, file) = match metadata.platform.as_str() {
         "onnxruntime_onnx" => ("onnxruntime", Some(BackendKind::Onnx.model_file())),
+        "step" => (BackendKind::Step.as_str(), Some(BackendKind::Step.model_file())),
         "villain" => (BackendKind::Villain.as_str(), Some(BackendKind::Villain.model_file())),
         other => (other, None),
     };
@@ -60,7 +79,9 @@ fn fill_instances(message: &mut pb::ModelConfig, model: &ModelName) {
             group.name = format!("{model}_{i}");
         }
         group.count = group.count.max(1);
-        group.set_kind(Kind::Cpu);
+        if group.kind() != Kind::Gpu {
+            group.set_kind(Kind::Cpu);
+        }
     }
 }
 

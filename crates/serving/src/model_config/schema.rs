@@ -9,7 +9,7 @@ use prost_reflect::{DescriptorPool, EnumDescriptor, MessageDescriptor};
 
 /// The messages as types, made by the build script.
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated from the schema, which holds the comments")]
-pub(super) mod pb {
+pub(crate) mod pb {
     include!(concat!(env!("OUT_DIR"), "/inference.rs"));
 }
 

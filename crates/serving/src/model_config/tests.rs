@@ -257,7 +257,6 @@ fn what_plinth_does_not_do_is_refused_and_not_ignored() {
         ("input { name: \"x\" reshape { shape: [4] } }", "input[0].reshape"),
         ("instance_group { kind: KIND_GPU }", "instance_group[0].kind"),
         ("sequence_batching { }", "sequence_batching"),
-        ("ensemble_scheduling { }", "ensemble_scheduling"),
         ("model_transaction_policy { decoupled: true }", "model_transaction_policy.decoupled"),
         ("model_repository_agents { agents { name: \"checksum\" } }", "model_repository_agents"),
         ("default_model_filename: \"other.onnx\"", "default_model_filename"),

@@ -3,6 +3,8 @@
 //! Invariant: what comes from outside cannot break or colour a line.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -74,7 +76,10 @@ impl Visit for Parts {
 }
 
 /// Writes the whole line.
-pub struct Lines;
+pub struct Lines {
+    /// Whether the time is written with its date (ISO 8601) and not only as the time of day.
+    pub whole_time: Arc<AtomicBool>,
+}
 
 impl<S, N> FormatEvent<S, N> for Lines
 where
@@ -86,7 +91,8 @@ where
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         // The date is in the journal or in one's head; the time of day is what a person reads.
-        let time = time.get(11..23).unwrap_or(&time);
+        let of_day = time.get(11..23).filter(|_| !self.whole_time.load(Ordering::Relaxed));
+        let time = of_day.unwrap_or(&time);
         let (colour, level) = match *event.metadata().level() {
             Level::ERROR => ("\u{1b}[31m", "error"),
             Level::WARN => ("\u{1b}[33m", "warn "),

@@ -20,7 +20,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 pub async fn listeners(config: &Config) -> Vec<Finding> {
     let listen = &config.listen;
     let mut findings = vec![listener("listen_http", listen.http, true).await];
-    for (check, address) in [("listen_metrics", listen.metrics), ("listen_admin", listen.admin)] {
+    for (check, address) in [("listen_grpc", listen.grpc), ("listen_metrics", listen.metrics), ("listen_admin", listen.admin)] {
         if let Some(address) = address {
             findings.push(listener(check, address, false).await);
         }

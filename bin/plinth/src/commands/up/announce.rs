@@ -24,8 +24,8 @@ pub fn to(output: Output) -> Announce {
 fn as_json(announcement: &Announcement) -> serde_json::Value {
     match announcement {
         Announcement::AdminKey(key) => json!({ "event": "admin_key", "key": key }),
-        Announcement::Listening { http, metrics, admin, open } => {
-            json!({ "event": "listening", "http": http, "metrics": metrics, "admin": admin, "open": open })
+        Announcement::Listening { http, grpc, metrics, admin, open } => {
+            json!({ "event": "listening", "http": http, "grpc": grpc, "metrics": metrics, "admin": admin, "open": open })
         }
         Announcement::Ready { ready, failed, took_ms } => json!({ "event": "ready", "ready": ready, "failed": failed, "took_ms": took_ms }),
         Announcement::Stopping { signal } => json!({ "event": "stopping", "signal": signal }),
@@ -38,8 +38,11 @@ fn for_people(announcement: &Announcement) -> String {
         Announcement::AdminKey(key) => format!(
             "\n  {bold}admin key{bold:#}  {key}\n  {faint}shown this one time; keep it with{faint:#} plinth login {faint}or{faint:#} export PLINTH_KEY=…\n"
         ),
-        Announcement::Listening { http, metrics, admin, open } => {
+        Announcement::Listening { http, grpc, metrics, admin, open } => {
             let mut text = format!("  {bold}plinth{bold:#}     http://{http}");
+            if let Some(grpc) = grpc {
+                text.push_str(&format!("\n  gRPC       {grpc}"));
+            }
             if let Some(admin) = admin {
                 text.push_str(&format!("\n  admin      http://{admin}"));
             }
@@ -70,10 +73,16 @@ mod tests {
     #[test]
     fn announcements_for_people() {
         let shown = |a| anstream::adapter::strip_str(&for_people(&a)).to_string();
-        let listening =
-            Announcement::Listening { http: "127.0.0.1:8000".into(), metrics: Some("127.0.0.1:8002".into()), admin: None, open: true };
+        let listening = Announcement::Listening {
+            http: "127.0.0.1:8000".into(),
+            grpc: Some("127.0.0.1:8001".into()),
+            metrics: Some("127.0.0.1:8002".into()),
+            admin: None,
+            open: true,
+        };
         insta::assert_snapshot!(shown(listening), @r"
         plinth     http://127.0.0.1:8000
+        gRPC       127.0.0.1:8001
         metrics    http://127.0.0.1:8002/metrics
         open       everybody on this machine may do everything (--dev)
         ");

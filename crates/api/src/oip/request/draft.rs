@@ -7,13 +7,18 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use plinth_serving::{SequenceControl, SequenceId};
 use plinth_types::tensor::MAX_RANK;
-use plinth_types::{DataType, Reason, Shape, Tensor};
+use plinth_types::{DataType, Error, Reason, Shape, Tensor};
 
 use super::{InferCall, MAX_TENSORS, RequestedOutput, byte_size_mismatch};
 use crate::oip::data;
 use crate::oip::parameters::{self, Known, Parameter, Parameters};
 use crate::oip::scan::{Fault, Scanner};
+use crate::oip::shared_memory::{Placement, SharedInput};
+
+/// The longest text that names a sequence, in bytes.
+const MAX_SEQUENCE_ID: usize = 128;
 
 /// What was read so far.
 #[derive(Default)]
@@ -36,12 +41,15 @@ enum Content {
     Here(Bytes),
     /// So many bytes after the JSON.
     After(u64),
+    /// In shared memory.
+    Shared(Placement),
 }
 
 struct Output {
     name: String,
     binary: Option<bool>,
     classification: Option<u32>,
+    place: Option<Placement>,
 }
 
 /// Puts what was read into its place, which must be empty.
@@ -74,7 +82,12 @@ impl Draft {
         let malformed = |text: &str| Fault::new(Reason::MalformedRequest, text);
         let drafts = self.inputs.ok_or_else(|| malformed("malformed request: it has no inputs").under("inputs"))?;
         let mut inputs = Vec::with_capacity(drafts.len());
+        let mut shared = Vec::new();
         for (i, draft) in drafts.into_iter().enumerate() {
+            if let Content::Shared(place) = draft.content {
+                shared.push((i, SharedInput { name: draft.name, datatype: draft.datatype, shape: draft.shape, place }));
+                continue;
+            }
             let tensor = draft.into_tensor(&mut rest, has_header).map_err(|e| e.under(format_args!("inputs[{i}]")))?;
             inputs.push(tensor);
         }
@@ -88,43 +101,56 @@ impl Draft {
             name: output.name,
             binary: output.binary.unwrap_or(known.default_binary),
             classification: output.classification,
+            place: output.place,
         });
         Ok(InferCall {
             id: self.id.unwrap_or_default(),
             inputs,
+            shared,
             outputs: outputs.collect(),
             default_binary: known.default_binary,
             timeout: known.timeout,
             priority: known.priority,
+            sequence: known.sequence,
             parameters,
         })
     }
 }
 
 /// The parameters of a request that mean something to the protocol.
-struct RequestParameters {
-    default_binary: bool,
-    timeout: Option<Duration>,
-    priority: u64,
+pub(in crate::oip) struct RequestParameters {
+    pub default_binary: bool,
+    pub timeout: Option<Duration>,
+    pub priority: u64,
+    pub sequence: Option<SequenceControl>,
 }
 
-fn request_parameters(parameters: &mut Parameters) -> Result<RequestParameters, Fault> {
+/// Takes them out of the parameters; the others are the client's own.
+pub(in crate::oip) fn request_parameters(parameters: &mut Parameters) -> Result<RequestParameters, Fault> {
     let mut known = Known(parameters);
     let default_binary = known.bool("binary_data_output")?.unwrap_or(false);
     let timeout = known.uint("timeout")?.filter(|t| *t > 0).map(Duration::from_micros);
     let priority = known.uint("priority")?.unwrap_or(0);
-    // No model here keeps sequences; Triton too leaves them alone for a model without a sequence batcher.
-    known.take("sequence_id", "a whole number from 0 on or a string", |p| {
-        matches!(p, Parameter::Uint(_) | Parameter::Text(_)).then_some(())
+    let id = known.take("sequence_id", "a whole number from 0 on or a string", |p| match p {
+        // 0 and the empty text are no sequence. Whether the model needs one is for serving to say.
+        Parameter::Uint(n) => Some((n != 0).then_some(SequenceId::Number(n))),
+        Parameter::Text(text) => Some((!text.is_empty()).then_some(SequenceId::Text(text))),
+        _ => None,
     })?;
-    known.bool("sequence_start")?;
-    known.bool("sequence_end")?;
+    let (start, end) = (known.bool("sequence_start")?.unwrap_or(false), known.bool("sequence_end")?.unwrap_or(false));
+    if let Some(Some(SequenceId::Text(text))) = &id
+        && text.len() > MAX_SEQUENCE_ID
+    {
+        let text = format!("a sequence_id has at most {MAX_SEQUENCE_ID} bytes");
+        return Err(Fault::new(Reason::MalformedRequest, text).under("sequence_id"));
+    }
+    let sequence = id.flatten().map(|id| SequenceControl { id, start, end });
     if let Some(name) = parameters.keys().find(|name| *name == "headers" || name.starts_with("triton_")) {
         let shown: String = name.chars().take(64).collect();
         let text = format!("the parameter '{shown}' is reserved; choose another name");
         return Err(Fault::new(Reason::MalformedRequest, text).under(shown));
     }
-    Ok(RequestParameters { default_binary, timeout, priority })
+    Ok(RequestParameters { default_binary, timeout, priority, sequence })
 }
 
 /// A name from outside, fit for an error's text.
@@ -190,17 +216,24 @@ fn read_input<'a>(scanner: &mut Scanner<'a>) -> Result<Input, Fault> {
     };
     let mut parameters = parameters.unwrap_or_default();
     let mut known = Known(&mut parameters);
-    let size = known.refuse_shared_memory().and_then(|()| known.uint("binary_data_size")).map_err(|e| e.under("parameters"))?;
-    let content = match (data, size) {
-        (Some(bytes), None) => Content::Here(bytes),
-        (None, Some(size)) => Content::After(size),
-        (None, None) => return Err(missing("data")),
-        (Some(_), Some(_)) => {
-            let text = "the input has both 'data' and 'binary_data_size'; send one of them";
+    let size = known.uint("binary_data_size").map_err(|e| e.under("parameters"))?;
+    let content = match (data, size, placement(&mut parameters)?) {
+        (Some(bytes), None, None) => Content::Here(bytes),
+        (None, Some(size), None) => Content::After(size),
+        (None, None, Some(place)) => Content::Shared(place),
+        (None, None, None) => return Err(missing("data")),
+        _ => {
+            let text = "the input has more than one of 'data', 'binary_data_size' and 'shared_memory_region'; send one of them";
             return Err(Fault::new(Reason::MalformedRequest, text).under("data"));
         }
     };
     Ok(Input { name, datatype, shape, content })
+}
+
+/// Where in shared memory the tensor with these parameters lies, if it does.
+fn placement(parameters: &mut Parameters) -> Result<Option<Placement>, Fault> {
+    let fault = |e: Error| Fault::new(e.reason(), e.public_text()).under(e.field_name().unwrap_or_default()).under("parameters");
+    if Placement::is_in(parameters) { Placement::take(parameters).map_err(fault) } else { Ok(None) }
 }
 
 fn read_shape(scanner: &mut Scanner<'_>) -> Result<Shape, Fault> {
@@ -233,6 +266,8 @@ impl Input {
         let size = match self.content {
             Content::Here(bytes) => return Ok(Tensor::new(self.name, self.datatype, self.shape, bytes)?),
             Content::After(size) => size,
+            // Its bytes are none of this body's.
+            Content::Shared(_) => 0,
         };
         let under = |e: Fault| e.under("parameters.binary_data_size");
         if let Some(expected) = self.shape.byte_size(self.datatype)?
@@ -279,12 +314,14 @@ fn read_output(scanner: &mut Scanner<'_>) -> Result<Output, Fault> {
     let name = name.ok_or_else(|| Fault::new(Reason::MalformedRequest, "malformed request: the output has no name").under("name"))?;
     let mut parameters = parameters.unwrap_or_default();
     let mut known = Known(&mut parameters);
-    let mut read = || {
-        known.refuse_shared_memory()?;
-        Ok((known.bool("binary_data")?, known.uint("classification")?))
-    };
+    let mut read = || Ok((known.bool("binary_data")?, known.uint("classification")?));
     let (binary, classes) = read().map_err(|e: Fault| e.under("parameters"))?;
+    let place = placement(&mut parameters)?;
     // 0 is what clients send for "no classification".
     let classification = classes.filter(|k| *k > 0).map(|k| u32::try_from(k).unwrap_or(u32::MAX));
-    Ok(Output { name, binary, classification })
+    if place.is_some() && classification.is_some() {
+        let text = "classes cannot be placed in shared memory; ask for 'classification' without it";
+        return Err(Fault::new(Reason::MalformedRequest, text).under("parameters.classification"));
+    }
+    Ok(Output { name, binary, classification, place })
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::oip::parameters::Parameter;
+use plinth_serving::SequenceId;
 use plinth_types::DataType;
 
 fn parse(json: &str) -> Result<InferCall, Error> {
@@ -44,8 +45,8 @@ fn json_goes_into_typed_bytes_whatever_the_order_of_members() {
     assert_eq!(
         call.outputs,
         [
-            RequestedOutput { name: "y".into(), binary: true, classification: Some(3) },
-            RequestedOutput { name: "z".into(), binary: false, classification: None }
+            RequestedOutput { name: "y".into(), binary: true, classification: Some(3), place: None },
+            RequestedOutput { name: "z".into(), binary: false, classification: None, place: None }
         ]
     );
     assert_eq!(call.output_names(), ["y", "z"]);
@@ -82,6 +83,33 @@ fn binary_inputs_are_slices_of_the_body() {
     let range = body.as_ptr_range();
     for i in [0, 2] {
         assert!(range.contains(&call.inputs[i].data().as_ptr()), "the bytes were copied");
+    }
+}
+
+#[test]
+fn inputs_and_outputs_may_lie_in_shared_memory() {
+    let json = r#"{"inputs":[{"name":"a","shape":[2],"datatype":"FP32","parameters":{"shared_memory_region":"r","shared_memory_byte_size":8}},{"name":"b","shape":[1],"datatype":"INT8","parameters":{"binary_data_size":1}},{"name":"c","shape":[1],"datatype":"BYTES","parameters":{"shared_memory_region":"s","shared_memory_byte_size":6,"shared_memory_offset":8}}],"outputs":[{"name":"y","parameters":{"binary_data":false,"shared_memory_region":"o","shared_memory_byte_size":64}}]}"#;
+    let (body, length) = body(json, b"x");
+    let call = InferCall::parse(&body, length).unwrap();
+    assert_eq!(call.inputs.iter().map(Tensor::name).collect::<Vec<_>>(), ["b"]);
+    let shared: Vec<_> =
+        call.shared.iter().map(|(i, input)| (*i, input.name.as_str(), input.place.offset, input.place.byte_size)).collect();
+    assert_eq!(shared, [(0, "a", 0, 8), (2, "c", 8, 6)]);
+    assert_eq!(call.outputs[0].place, Some(Placement { region: "o".into(), byte_size: 64, offset: 0 }));
+}
+
+#[test]
+fn a_request_belongs_to_a_sequence_when_it_names_one() {
+    let sequence = |parameters: &str| {
+        let one = r#"{"name":"x","shape":[1],"datatype":"INT8","data":[1]}"#;
+        parse(&format!(r#"{{"inputs":[{one}],"parameters":{{{parameters}}}}}"#)).unwrap().sequence
+    };
+    let control = |id, start, end| Some(SequenceControl { id, start, end });
+    assert_eq!(sequence(r#""sequence_id":7,"sequence_start":true,"sequence_end":false"#), control(SequenceId::Number(7), true, false));
+    assert_eq!(sequence(r#""sequence_id":18446744073709551615"#), control(SequenceId::Number(u64::MAX), false, false));
+    assert_eq!(sequence(r#""sequence_id":"a","sequence_end":true"#), control(SequenceId::Text("a".into()), false, true));
+    for none in [r#""sequence_id":0,"sequence_start":true"#, r#""sequence_id":"""#, r#""sequence_start":true"#, ""] {
+        assert_eq!(sequence(none), None, "{none}");
     }
 }
 
@@ -191,9 +219,9 @@ fn bad_elements_are_refused_by_place() {
         ),
         (
             r#""shape":[1],"datatype":"INT8","parameters":{"shared_memory_region":"r"}"#,
-            Reason::NotImplemented,
-            "inputs[0].parameters.shared_memory_region",
-            "not implemented",
+            MalformedRequest,
+            "inputs[0].parameters.shared_memory_byte_size",
+            "given with 'shared_memory_region'",
         ),
     ] {
         let (got_reason, got_field, got_text) = refusal(input(rest));
@@ -225,9 +253,27 @@ fn bad_requests_are_refused_by_place() {
             "must be true or false",
         ),
         (
+            &format!(
+                r#"{{"inputs":[{one}],"outputs":[{{"name":"y","parameters":{{"classification":2,"shared_memory_region":"r","shared_memory_byte_size":9}}}}]}}"#
+            ),
+            "outputs[0].parameters.classification",
+            "classes cannot be placed in shared memory",
+        ),
+        (
+            &format!(r#"{{"inputs":[{one}],"parameters":{{"sequence_id":-1}}}}"#),
+            "parameters.sequence_id",
+            "a whole number from 0 on or a string",
+        ),
+        (&format!(r#"{{"inputs":[{one}],"parameters":{{"sequence_start":1}}}}"#), "parameters.sequence_start", "must be true or false"),
+        (
+            &format!(r#"{{"inputs":[{one}],"parameters":{{"sequence_id":"{}"}}}}"#, "a".repeat(129)),
+            "parameters.sequence_id",
+            "at most 128 bytes",
+        ),
+        (
             &format!(r#"{{"inputs":[{one}],"outputs":[{{"name":"y","parameters":{{"shared_memory_region":"r"}}}}]}}"#),
-            "outputs[0].parameters.shared_memory_region",
-            "not implemented",
+            "outputs[0].parameters.shared_memory_byte_size",
+            "given with 'shared_memory_region'",
         ),
         (&format!(r#"{{"inputs":[{one}],"parameters":{{"triton_x":1}}}}"#), "parameters.triton_x", "reserved"),
         (&format!(r#"{{"inputs":[{one}],"parameters":{{"headers":1}}}}"#), "parameters.headers", "reserved"),

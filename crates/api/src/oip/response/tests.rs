@@ -5,13 +5,14 @@ use plinth_types::tensor::push_byte_element;
 use proptest::prelude::*;
 
 use super::*;
+use crate::oip::request::RequestedOutput;
 
 fn tensor(datatype: DataType, dims: &[u64], data: Vec<u8>) -> Tensor {
     Tensor::new("y", datatype, Shape::new(dims.to_vec()).unwrap(), data.into()).unwrap()
 }
 
 fn call(id: &str, default_binary: bool) -> InferCall {
-    InferCall { id: id.into(), inputs: vec![], outputs: vec![], default_binary, timeout: None, priority: 0, parameters: Default::default() }
+    InferCall { id: id.into(), default_binary, ..InferCall::default() }
 }
 
 fn render(outputs: &[Tensor], call: &InferCall) -> Result<InferReply, Error> {
@@ -64,7 +65,7 @@ fn each_output_comes_as_it_was_asked_for() {
         .into();
     let mut call = call("", false);
     call.outputs = [("a", true, None), ("b", false, None), ("c", false, Some(1))]
-        .map(|(name, binary, classification)| RequestedOutput { name: name.into(), binary, classification })
+        .map(|(name, binary, classification)| RequestedOutput { name: name.into(), binary, classification, place: None })
         .into();
     let labels = ["no".to_owned(), "yes".to_owned()];
     let result = InferResult { model_name: "m", model_version: "1", outputs: &outputs, batched: false };
@@ -136,5 +137,30 @@ proptest! {
                 prop_assert!(may_fail.contains(&tensor.datatype()));
             }
         }
+    }
+}
+
+#[test]
+fn a_placed_output_says_where_and_has_no_data() {
+    let place = Placement { region: "r\"".into(), byte_size: 100, offset: 8 };
+    let mut call = call("", true);
+    call.outputs = vec![RequestedOutput { name: "y".into(), binary: true, classification: None, place: Some(place) }];
+    let reply = render(&[tensor(DataType::Int8, &[1, 2], vec![1, 2])], &call).unwrap();
+    let expected = concat!(
+        r#"{"model_name":"m","model_version":"3","outputs":[{"name":"y","datatype":"INT8","shape":[1,2],"parameters":"#,
+        r#"{"shared_memory_byte_size":2,"shared_memory_offset":8,"shared_memory_region":"r\""}}]}"#
+    );
+    assert_eq!((text(&reply).as_str(), reply.header_length), (expected, None));
+}
+
+#[test]
+fn an_answer_says_to_which_sequence_it_belongs() {
+    for (id, shown) in [(SequenceId::Number(7), "7"), (SequenceId::Text("a\"".into()), "\"a\\\"\"")] {
+        let mut call = call("", false);
+        call.sequence = Some(SequenceControl { id, start: true, end: false });
+        let expected = format!(
+            r#"{{"model_name":"m","model_version":"3","parameters":{{"sequence_id":{shown},"sequence_start":true,"sequence_end":false}},"outputs":[]}}"#
+        );
+        assert_eq!(text(&render(&[], &call).unwrap()), expected);
     }
 }

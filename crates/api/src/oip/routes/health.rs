@@ -6,7 +6,7 @@ use plinth_types::Result;
 
 use crate::Services;
 use crate::call::Call;
-use crate::oip::metadata::{EXTENSIONS, Health, ServerMetadata};
+use crate::oip::metadata::{EXTENSIONS, Health, SYSTEM_SHARED_MEMORY, ServerMetadata};
 use crate::reply;
 
 /// Answers as long as requests are answered at all.
@@ -22,5 +22,7 @@ pub async fn ready(services: Services, _call: Call) -> Result<Response> {
 
 pub async fn server(services: Services, _call: Call) -> Result<Response> {
     let name = services.settings.server_name.as_str();
-    reply::json(&ServerMetadata { name, version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS })
+    let mut extensions = EXTENSIONS.to_vec();
+    extensions.extend(services.regions.enabled().then_some(SYSTEM_SHARED_MEMORY));
+    reply::json(&ServerMetadata { name, version: env!("CARGO_PKG_VERSION"), extensions })
 }

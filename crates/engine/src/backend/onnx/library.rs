@@ -9,6 +9,7 @@ use std::path::Path;
 use ort::AsPointer;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use crate::spec::Provider;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 
 /// The arena grows by what is asked for, instead of doubling.
@@ -37,6 +38,16 @@ impl Library {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Maps the libraries of a GPU's provider while files can be opened. Whether it works is found out when a model is
+    /// loaded.
+    pub(crate) fn prepare(&self, provider: Provider) {
+        if provider != Provider::Cpu
+            && let Ok(builder) = ort::session::Session::builder(&self.environment)
+        {
+            let _ = super::provider::append(builder, provider);
+        }
     }
 
     pub(super) const fn environment(&self) -> &Environment {

@@ -24,7 +24,7 @@ pub(super) fn run_error<R>(error: &ort::Error<R>) -> BackendError {
     }
 }
 
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().filter(|word| !is_place(word)).collect();
     let mut clean: String = words.join(" ").chars().filter(|c| !c.is_control()).collect();
     if let Some((cut, _)) = clean.char_indices().nth(MAX_TEXT) {

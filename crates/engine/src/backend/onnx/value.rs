@@ -4,18 +4,22 @@
 //! the call returns; what it gives back is copied, or held by an owner for as long as anybody looks at it.
 #![allow(unsafe_code, reason = "tensors cross into the library as pointers; its typed interface does not fit elements known at run time")]
 
+use std::ffi::{CString, c_char};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ort::AsPointer;
 use ort::memory::MemoryInfo;
-use ort::session::{SessionInputValue, SharedSessionInner};
-use ort::value::{DynValue, Shape as OrtShape, Tensor as OrtTensor, TensorElementType, TensorRefMut, ValueType};
+use ort::session::SharedSessionInner;
+use ort::sys::{ONNXTensorElementDataType as Element, OrtValue};
+use ort::value::TensorElementType;
+use ort::{AsPointer, Error};
 use plinth_types::tensor::push_byte_element;
 use plinth_types::{DataType, Shape, Tensor};
 
 use super::BackendError;
 use super::texts::run_error;
+use crate::backend::OutputPlace;
 
 /// Outputs from this size on are handed on in the library's memory.
 const NOT_COPIED: usize = 16 << 10;
@@ -41,6 +45,143 @@ pub(super) const fn datatype(element: TensorElementType) -> Option<DataType> {
     })
 }
 
+/// The library's name of our type.
+const fn element(datatype: DataType) -> Element {
+    match datatype {
+        DataType::Bool => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
+        DataType::Uint8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
+        DataType::Uint16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16,
+        DataType::Uint32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32,
+        DataType::Uint64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64,
+        DataType::Int8 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
+        DataType::Int16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16,
+        DataType::Int32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
+        DataType::Int64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
+        DataType::Fp16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+        DataType::Bf16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
+        DataType::Fp32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+        DataType::Fp64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
+        DataType::Bytes => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
+    }
+}
+
+/// A value of the library's, released when this goes.
+pub(super) struct Value(NonNull<OrtValue>);
+
+// SAFETY: a value may be used by any thread, and here by one at a time.
+unsafe impl Send for Value {}
+// SAFETY: a shared value is only read.
+unsafe impl Sync for Value {}
+
+impl Value {
+    /// Takes a value over.
+    ///
+    /// # Safety
+    /// `pointer` is null or a value that nobody else releases.
+    pub(super) unsafe fn own(pointer: *mut OrtValue) -> Option<Self> {
+        NonNull::new(pointer).map(Self)
+    }
+
+    pub(super) const fn as_ptr(&self) -> *mut OrtValue {
+        self.0.as_ptr()
+    }
+
+    /// A view of memory.
+    ///
+    /// # Safety
+    /// `length` bytes at `data`, aligned for the type and as many as type and shape say, outlive the value.
+    pub(super) unsafe fn view(memory: &MemoryInfo<'_>, data: *mut u8, length: usize, dims: &[i64], datatype: DataType) -> ort::Result<Self> {
+        let mut value = std::ptr::null_mut();
+        // SAFETY: the shape is read during the call only; the rest is the caller's promise.
+        unsafe {
+            Error::result_from_status((ort::api().CreateTensorWithDataAsOrtValue)(
+                memory.ptr(),
+                data.cast(),
+                length,
+                dims.as_ptr(),
+                dims.len(),
+                element(datatype),
+                &raw mut value,
+            ))?;
+            Self::own(value).ok_or_else(|| Error::new("a tensor that is none"))
+        }
+    }
+
+    fn strings(strings: &[CString], dims: &[i64]) -> ort::Result<Self> {
+        let (mut allocator, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let texts: Vec<*const c_char> = strings.iter().map(|text| text.as_ptr()).collect();
+        // SAFETY: the default allocator is the library's own and stays; shape and texts are copied during the calls.
+        unsafe {
+            let api = ort::api();
+            Error::result_from_status((api.GetAllocatorWithDefaultOptions)(&raw mut allocator))?;
+            let created = (api.CreateTensorAsOrtValue)(allocator, dims.as_ptr(), dims.len(), element(DataType::Bytes), &raw mut value);
+            Error::result_from_status(created)?;
+            let value = Self::own(value).ok_or_else(|| Error::new("a tensor that is none"))?;
+            Error::result_from_status((api.FillStringTensor)(value.as_ptr(), texts.as_ptr(), texts.len()))?;
+            Ok(value)
+        }
+    }
+
+    /// The type of a tensor's elements and its dimensions.
+    fn shape(&self) -> ort::Result<(Element, Vec<i64>)> {
+        let mut info = std::ptr::null_mut();
+        let mut kind = Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+        let (mut rank, mut dims) = (0, Vec::new());
+        // SAFETY: the description is released below, whatever the calls in between say; each fills in what it is given.
+        unsafe {
+            let api = ort::api();
+            Error::result_from_status((api.GetTensorTypeAndShape)(self.as_ptr(), &raw mut info))?;
+            let read = Error::result_from_status((api.GetTensorElementType)(info, &raw mut kind))
+                .and_then(|()| Error::result_from_status((api.GetDimensionsCount)(info, &raw mut rank)))
+                .and_then(|()| {
+                    dims.resize(rank, 0);
+                    Error::result_from_status((api.GetDimensions)(info, dims.as_mut_ptr(), rank))
+                });
+            (api.ReleaseTensorTypeAndShapeInfo)(info);
+            read?;
+        }
+        Ok((kind, dims))
+    }
+
+    fn data(&self) -> ort::Result<*mut u8> {
+        let mut pointer = std::ptr::null_mut();
+        // SAFETY: the value is a tensor of numbers in memory of the CPU; the call only fills in the pointer.
+        unsafe { Error::result_from_status((ort::api().GetTensorMutableData)(self.as_ptr(), &raw mut pointer)) }?;
+        if pointer.is_null() { Err(Error::new("a tensor without memory")) } else { Ok(pointer.cast()) }
+    }
+
+    fn texts(&self, elements: usize) -> ort::Result<Vec<u8>> {
+        let mut length = 0;
+        // SAFETY: as above; the buffers below are as long as is said.
+        unsafe { Error::result_from_status((ort::api().GetStringTensorDataLength)(self.as_ptr(), &raw mut length)) }?;
+        let (mut all, mut starts) = (vec![0u8; length], vec![0usize; elements]);
+        // SAFETY: as above.
+        unsafe {
+            let read = (ort::api().GetStringTensorContent)(self.as_ptr(), all.as_mut_ptr().cast(), length, starts.as_mut_ptr(), elements);
+            Error::result_from_status(read)?;
+        }
+        let mut data = Vec::with_capacity(length + 4 * elements);
+        for (i, start) in starts.iter().enumerate() {
+            let end = starts.get(i + 1).copied().unwrap_or(length);
+            let text = all.get(*start..end).ok_or_else(|| Error::new("texts that do not add up"))?;
+            push_byte_element(&mut data, text).map_err(Error::wrap)?;
+        }
+        Ok(data)
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        // SAFETY: the value is this one's own.
+        unsafe { (ort::api().ReleaseValue)(self.as_ptr()) }
+    }
+}
+
+/// Dimensions as the library counts them.
+pub(super) fn dims(shape: &Shape) -> Vec<i64> {
+    shape.dims().iter().map(|dim| i64::try_from(*dim).unwrap_or(i64::MAX)).collect()
+}
+
 /// Where an input's elements lie during a call.
 pub(super) enum InputData<'a> {
     /// In the request itself.
@@ -48,7 +189,7 @@ pub(super) enum InputData<'a> {
     /// Copied, because the request's bytes were not aligned.
     Aligned { words: Vec<u64>, length: usize },
     /// Strings, which the library copies.
-    Strings(Vec<String>),
+    Strings(Vec<CString>),
 }
 
 impl<'a> InputData<'a> {
@@ -58,8 +199,7 @@ impl<'a> InputData<'a> {
         match tensor.datatype() {
             DataType::Bytes => {
                 let text = |element: &[u8]| match std::str::from_utf8(element) {
-                    Ok(text) if !text.contains('\0') => Ok(text.to_owned()),
-                    Ok(_) => Err(bad("an ONNX string holds no NUL character")),
+                    Ok(text) => CString::new(text).map_err(|_| bad("an ONNX string holds no NUL character")),
                     Err(_) => Err(bad("an ONNX string is UTF-8, and an element is not")),
                 };
                 Ok(Self::Strings(tensor.byte_elements().map(text).collect::<Result<_, _>>()?))
@@ -96,42 +236,25 @@ impl<'a> InputData<'a> {
         own < start.saturating_add(length) && start < own.saturating_add(own_length)
     }
 
-    /// The library's view of the tensor whose data this is. It points into `self` and into the tensor.
-    pub(super) fn value(&self, tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
-        let dims = tensor.shape().dims().iter().map(|dim| i64::try_from(*dim).unwrap_or(i64::MAX));
-        let shape = OrtShape::new(dims);
+    /// The library's view of the tensor whose data this is.
+    ///
+    /// # Safety
+    /// The value is released before `self` and the tensor are.
+    pub(super) unsafe fn value(&self, tensor: &Tensor, memory: &MemoryInfo<'_>) -> ort::Result<Value> {
+        let dims = dims(tensor.shape());
         if let Self::Strings(strings) = self {
-            return Ok(OrtTensor::from_string_array((shape, strings.as_slice()))?.into());
+            return Value::strings(strings, &dims);
         }
-        let (data, info) = (self.place().0.cast_mut().cast(), MemoryInfo::default());
-        macro_rules! view {
-            ($element:ty) => {
-                // SAFETY: `data` is aligned for the element (checked in `of`), as long as type and shape say (an
-                // invariant of `Tensor`), on the CPU, and borrowed by the value's lifetime. Inputs are only read.
-                unsafe { TensorRefMut::<$element>::from_raw(info, data, shape) }?.into()
-            };
-        }
-        Ok(match tensor.datatype() {
-            DataType::Bool => view!(bool),
-            DataType::Uint8 | DataType::Bytes => view!(u8),
-            DataType::Uint16 => view!(u16),
-            DataType::Uint32 => view!(u32),
-            DataType::Uint64 => view!(u64),
-            DataType::Int8 => view!(i8),
-            DataType::Int16 => view!(i16),
-            DataType::Int32 => view!(i32),
-            DataType::Int64 => view!(i64),
-            DataType::Fp16 => view!(half::f16),
-            DataType::Bf16 => view!(half::bf16),
-            DataType::Fp32 => view!(f32),
-            DataType::Fp64 => view!(f64),
-        })
+        let (data, length) = self.place();
+        // SAFETY: the data is aligned for the element (checked in `of`), as long as type and shape say (an invariant of
+        // `Tensor`), and outlives the value (the caller's promise). Inputs are only read.
+        unsafe { Value::view(memory, data.cast_mut(), length, &dims, tensor.datatype()) }
     }
 }
 
 /// Memory of the library that outlives the call it came from.
 struct Owned {
-    value: DynValue,
+    value: Value,
     address: usize,
     length: usize,
     /// An output may be one of the session's own weights.
@@ -147,51 +270,51 @@ impl AsRef<[u8]> for Owned {
     }
 }
 
-/// An output as our tensor.
+/// An output as our tensor. Its bytes go to `place` when there is room.
 pub(super) fn output(
-    name: &str,
-    value: DynValue,
+    (name, datatype): (&str, DataType),
+    value: Value,
     inputs: &[InputData<'_>],
     session: &Arc<SharedSessionInner>,
+    place: &mut OutputPlace,
 ) -> Result<Tensor, BackendError> {
     let bad = |what: &str| BackendError::Execution(format!("the model's output '{name}' {what}"));
-    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
-        return Err(bad("is not a tensor"));
-    };
-    let datatype = datatype(*ty).ok_or_else(|| bad("has elements of an unsupported type"))?;
-    let dims = shape.iter().map(|dim| u64::try_from(*dim)).collect::<Result<Vec<_>, _>>().map_err(|_| bad("has a negative dimension"))?;
+    let (kind, dims) = value.shape().map_err(|error| run_error(&error))?;
+    if kind != element(datatype) {
+        return Err(bad("has elements of another type than the model says"));
+    }
+    let dims = dims.iter().map(|dim| u64::try_from(*dim)).collect::<Result<Vec<_>, _>>().map_err(|_| bad("has a negative dimension"))?;
     let shape = Shape::new(dims).map_err(|error| bad(&error.to_string()))?;
     let length = shape.byte_size(datatype).map_err(|error| bad(&error.to_string()))?;
     let data = match length.map(usize::try_from) {
-        None => strings(&value).map_err(|error| run_error(&error))?.into(),
+        None => {
+            let elements = usize::try_from(shape.elements()).map_err(|_| bad("is larger than memory"))?;
+            value.texts(elements).map_err(|error| run_error(&error))?.into()
+        }
         Some(Ok(0)) => Bytes::new(),
-        Some(Ok(length)) => numbers(value, length, inputs, session).map_err(|error| run_error(&error))?,
+        Some(Ok(length)) => numbers(value, length, inputs, session, place).map_err(|error| run_error(&error))?,
         Some(Err(_)) => return Err(bad("is larger than memory")),
     };
     Tensor::new(name, datatype, shape, data).map_err(|error| bad(&error.to_string()))
 }
 
-fn strings(value: &DynValue) -> ort::Result<Vec<u8>> {
-    let (_, strings) = value.try_extract_strings()?;
-    let mut data = Vec::new();
-    for string in strings {
-        push_byte_element(&mut data, string.as_bytes()).map_err(ort::Error::wrap)?;
-    }
-    Ok(data)
-}
-
-fn numbers(value: DynValue, length: usize, inputs: &[InputData<'_>], session: &Arc<SharedSessionInner>) -> ort::Result<Bytes> {
-    let mut pointer = std::ptr::null_mut();
-    // SAFETY: `value` is a tensor of numbers in memory of the CPU; the call only fills in the pointer.
-    unsafe { ort::Error::result_from_status((ort::api().GetTensorMutableData)(value.ptr().cast_mut(), &raw mut pointer)) }?;
-    if pointer.is_null() {
-        return Err(ort::Error::new("a tensor without memory"));
-    }
+fn numbers(
+    value: Value,
+    length: usize,
+    inputs: &[InputData<'_>],
+    session: &Arc<SharedSessionInner>,
+    place: &mut OutputPlace,
+) -> ort::Result<Bytes> {
+    let pointer = value.data()?;
     let address = pointer.expose_provenance();
+    // SAFETY: a tensor of this type and shape has so many bytes; `value` and the inputs keep them while this is used.
+    let bytes = unsafe { std::slice::from_raw_parts(pointer.cast_const(), length) };
+    if let Some(slot) = place.slot(length) {
+        return Ok(slot.fill(bytes));
+    }
     // A graph's output that is its input comes back in the request's memory, which does not stay.
     if length < NOT_COPIED || inputs.iter().any(|input| input.overlaps(address, length)) {
-        // SAFETY: a tensor of this type and shape has so many bytes; `value` and the inputs keep them during the copy.
-        return Ok(Bytes::copy_from_slice(unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), length) }));
+        return Ok(Bytes::copy_from_slice(bytes));
     }
     Ok(Bytes::from_owner(Owned { value, address, length, _session: session.clone() }))
 }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "crashing and writing past the channel's owner are the purpose")]
 
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use plinth_runtime::{Clock, SystemClock};
@@ -10,6 +11,9 @@ use plinth_types::ByteSize;
 use super::description::{hold, parse_duration};
 use super::{BackendError, probe};
 use crate::channel::CHANNEL_FD;
+
+/// Smaller tensors come with the packet, which is nobody's but the runner's.
+const SHARED_FROM: usize = 32 << 10;
 
 /// What an element of `command` says.
 #[derive(Debug, PartialEq)]
@@ -28,6 +32,7 @@ pub(super) enum Deed {
     FloodStderr(usize),
     Garbage,
     CloseChannel,
+    Scribble,
     Probe(probe::Probe),
 }
 
@@ -40,6 +45,7 @@ pub(super) enum Twist {
     WrongName,
     MissingOutput,
     ExtraOutput,
+    WrongRows,
 }
 
 /// What came of a deed.
@@ -66,6 +72,8 @@ impl Deed {
             "wrong_name" => Self::Twist(Twist::WrongName),
             "missing_output" => Self::Twist(Twist::MissingOutput),
             "extra_output" => Self::Twist(Twist::ExtraOutput),
+            "wrong_rows" => Self::Twist(Twist::WrongRows),
+            "scribble" => Self::Scribble,
             "panic" => Self::Panic,
             "crash" => Self::Crash,
             "abort" => Self::Abort,
@@ -79,8 +87,8 @@ impl Deed {
         })
     }
 
-    /// Does it. `hoard` is what the villain holds.
-    pub(super) fn commit(self, hoard: &mut Vec<Vec<u8>>) -> Result<Effect, BackendError> {
+    /// Does it. `hoard` is what the villain holds, `areas` the memory that it can see of the batch.
+    pub(super) fn commit(self, hoard: &Mutex<Vec<Vec<u8>>>, areas: &[(usize, usize)]) -> Result<Effect, BackendError> {
         match self {
             Self::Delay(duration) => std::thread::sleep(duration),
             Self::Spin(duration) => {
@@ -102,15 +110,16 @@ impl Deed {
                 std::thread::park();
             },
             Self::Leak(size) => match hold(size) {
-                Some(memory) => hoard.push(memory),
+                Some(memory) => hoard.lock().unwrap_or_else(PoisonError::into_inner).push(memory),
                 None => return Ok(Effect::Report("refused: no memory".to_owned())),
             },
             Self::FloodStderr(size) => flood(size),
-            Self::Garbage => write_to_channel(&[0xFF; 64]),
-            // SAFETY: the descriptor's owners find it closed, which is the deed; nothing else is opened in this process.
-            Self::CloseChannel => unsafe {
-                libc::shutdown(CHANNEL_FD, libc::SHUT_RDWR);
-            },
+            Self::Garbage => each_socket(|socket| send(socket, &[0xFF; 64])),
+            Self::Scribble => scribble(areas),
+            // SAFETY: the descriptors' owners find them closed, which is the deed; nothing else is opened in this process.
+            Self::CloseChannel => each_socket(|socket| unsafe {
+                libc::shutdown(socket, libc::SHUT_RDWR);
+            }),
             Self::Probe(probe) => return Ok(Effect::Report(probe.try_it())),
         }
         Ok(Effect::Report("done".to_owned()))
@@ -129,11 +138,36 @@ fn flood(size: usize) {
     }
 }
 
-fn write_to_channel(bytes: &[u8]) {
-    // SAFETY: writes from a valid buffer to a descriptor that this process has; whoever reads it must bear it.
+/// The channel and the lanes after it.
+fn each_socket(deed: impl Fn(i32)) {
+    (CHANNEL_FD..CHANNEL_FD + 8).for_each(deed);
+}
+
+fn send(socket: i32, bytes: &[u8]) {
+    // SAFETY: sends from a valid buffer to a descriptor that this process has, or has not; whoever reads it must bear it.
     unsafe {
-        libc::write(CHANNEL_FD, bytes.as_ptr().cast(), bytes.len());
+        libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
     }
+}
+
+/// Writes into what is shared with the node from now on. Private memory among the areas is left alone.
+fn scribble(areas: &[(usize, usize)]) {
+    let areas: Vec<(usize, usize)> = areas.iter().copied().filter(|(_, length)| *length >= SHARED_FROM).collect();
+    let write = move || {
+        for round in 0u8..=u8::MAX {
+            for (start, length) in &areas {
+                for at in (0..*length).step_by(61) {
+                    // SAFETY: none; the areas are mapped writable and belong to the node, which must bear it.
+                    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(start + at).write_volatile(round.wrapping_mul(37)) };
+                }
+            }
+        }
+    };
+    let forever = move || loop {
+        write();
+    };
+    // A villain that gets no thread scribbles no more than once.
+    let _ = std::thread::Builder::new().name("scribble".to_owned()).spawn(forever);
 }
 
 #[cfg(test)]

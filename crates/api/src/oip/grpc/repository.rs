@@ -1,0 +1,66 @@
+//! The model repository: `RepositoryIndex`, `RepositoryModelLoad`, `RepositoryModelUnload`.
+
+use plinth_identity::Principal;
+use plinth_types::Result;
+
+use super::pb::inference as pb;
+use super::request::model;
+use crate::Services;
+use crate::oip::metadata::{IndexEntry, IndexState};
+use crate::oip::repository;
+use pb::model_repository_parameter::ParameterChoice;
+
+/// There is one repository.
+fn unnamed(repository: &str) -> Result<()> {
+    if repository.is_empty() { Ok(()) } else { Err(repository::named()) }
+}
+
+pub(super) async fn index(services: Services, who: Principal, asked: pb::RepositoryIndexRequest) -> Result<pb::RepositoryIndexResponse> {
+    unnamed(&asked.repository_name)?;
+    let models = repository::index(&services, &who.tenant, asked.ready).into_iter().map(entry);
+    Ok(pb::RepositoryIndexResponse { models: models.collect() })
+}
+
+fn entry(entry: IndexEntry) -> pb::repository_index_response::ModelIndex {
+    let state = match entry.state {
+        IndexState::Ready => "READY",
+        IndexState::Unavailable => "UNAVAILABLE",
+        IndexState::Loading => "LOADING",
+        IndexState::Unloading => "UNLOADING",
+    };
+    pb::repository_index_response::ModelIndex {
+        name: entry.name,
+        version: entry.version.unwrap_or_default(),
+        state: state.to_owned(),
+        reason: entry.reason,
+    }
+}
+
+pub(super) async fn load(
+    services: Services,
+    who: Principal,
+    asked: pb::RepositoryModelLoadRequest,
+) -> Result<pb::RepositoryModelLoadResponse> {
+    unnamed(&asked.repository_name)?;
+    let model = model(&asked.model_name)?;
+    let config = match asked.parameters.keys().find(|name| name.starts_with("file:")) {
+        Some(name) => Err(repository::no_files(name)),
+        None => match asked.parameters.get("config").map(|parameter| &parameter.parameter_choice) {
+            None => Ok(None),
+            Some(Some(ParameterChoice::StringParam(text))) => Ok(Some(text.as_str())),
+            Some(_) => Err(repository::no_text()),
+        },
+    };
+    repository::load(&services, &who, &model, config).await?;
+    Ok(pb::RepositoryModelLoadResponse {})
+}
+
+pub(super) async fn unload(
+    services: Services,
+    who: Principal,
+    asked: pb::RepositoryModelUnloadRequest,
+) -> Result<pb::RepositoryModelUnloadResponse> {
+    unnamed(&asked.repository_name)?;
+    repository::unload(&services, &who, &model(&asked.model_name)?).await?;
+    Ok(pb::RepositoryModelUnloadResponse {})
+}

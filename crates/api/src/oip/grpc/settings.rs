@@ -1,0 +1,73 @@
+//! Trace and log settings: `TraceSetting` and `LogSettings`, which both show and change.
+//!
+//! Showing needs a key for inference; changing an admin's, as over HTTP, where the two are two routes.
+
+use std::collections::BTreeMap;
+
+use plinth_identity::Principal;
+use plinth_store::resources::Role;
+use plinth_types::{Error, Reason, Result};
+
+use super::pb::inference as pb;
+use super::request::model;
+use crate::Services;
+use crate::oip::logging::{self, LogValue};
+
+/// Refuses a change by who may only use models.
+fn may_change(who: &Principal) -> Result<()> {
+    match who.role {
+        Role::Admin => Ok(()),
+        Role::Infer => Err(Error::new(Reason::NotPermitted, "this key may see settings and not change them; an admin key may")),
+    }
+}
+
+pub(super) async fn trace(services: Services, who: Principal, asked: pb::TraceSettingRequest) -> Result<pb::TraceSettingResponse> {
+    let model = if asked.model_name.is_empty() { None } else { Some(model(&asked.model_name)?) };
+    if let Some(model) = &model {
+        services.serving.resolve(&who.tenant, model, None)?;
+    }
+    let shown = if asked.settings.is_empty() {
+        services.traces.get(&who.tenant, model.as_ref())
+    } else {
+        may_change(&who)?;
+        // A setting without values is cleared.
+        let changes: Vec<_> = asked.settings.into_iter().map(|(name, setting)| (name, Some(setting.value))).collect();
+        services.traces.update(&who.tenant, model.as_ref(), &changes)?
+    };
+    let setting = |(name, value): (&str, Vec<String>)| (name.to_owned(), pb::trace_setting_response::SettingValue { value });
+    Ok(pb::TraceSettingResponse { settings: shown.entries().into_iter().map(setting).collect() })
+}
+
+pub(super) async fn logging(services: Services, who: Principal, asked: pb::LogSettingsRequest) -> Result<pb::LogSettingsResponse> {
+    if !asked.settings.is_empty() {
+        may_change(&who)?;
+        logging::update(&services.logs, &changes(asked.settings)?)?;
+    }
+    let setting = |(name, value): (&str, LogValue)| {
+        use pb::log_settings_response::setting_value::ParameterChoice;
+        let choice = match value {
+            LogValue::Bool(on) => ParameterChoice::BoolParam(on),
+            LogValue::Number(number) => ParameterChoice::Uint32Param(u32::try_from(number).unwrap_or(u32::MAX)),
+            LogValue::Text(text) => ParameterChoice::StringParam(text),
+        };
+        (name.to_owned(), pb::log_settings_response::SettingValue { parameter_choice: Some(choice) })
+    };
+    Ok(pb::LogSettingsResponse { settings: logging::current(&services.logs).into_iter().map(setting).collect() })
+}
+
+fn changes(settings: BTreeMap<String, pb::log_settings_request::SettingValue>) -> Result<Vec<(String, LogValue)>> {
+    use pb::log_settings_request::setting_value::ParameterChoice;
+    let change = |(name, setting): (String, pb::log_settings_request::SettingValue)| {
+        let value = match setting.parameter_choice {
+            Some(ParameterChoice::BoolParam(on)) => LogValue::Bool(on),
+            Some(ParameterChoice::Uint32Param(number)) => LogValue::Number(u64::from(number)),
+            Some(ParameterChoice::StringParam(text)) => LogValue::Text(text),
+            None => {
+                let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+                return Err(Error::new(Reason::MalformedRequest, format!("the log setting '{shown}' has no value")).field(shown));
+            }
+        };
+        Ok((name, value))
+    };
+    settings.into_iter().map(change).collect()
+}
