@@ -19,7 +19,7 @@ probe() { # name, port, what it is for
 
 echo "services on 127.0.0.1:"
 probe postgres 5432 "the metadata suite runs on PostgreSQL too"
-probe redis 6379 "nothing uses it yet"
+probe redis 6379 "the cache suite runs on Redis too"
 probe nats 4222 "nothing uses it yet"
 for name in $require; do
   case $name in postgres | redis | nats) ;; *) echo "PLINTH_TEST_REQUIRE names '$name'; known are postgres, redis, nats" >&2 && exit 2 ;; esac

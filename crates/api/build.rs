@@ -5,8 +5,12 @@ use std::path::Path;
 
 use prost::Message as _;
 
-const PROTOS: [&str; 4] =
-    ["grpc_service.proto", "grpc/health/v1/health.proto", "grpc/reflection/v1/reflection.proto", "grpc/reflection/v1alpha/reflection.proto"];
+const PROTOS: [&str; 4] = [
+    "grpc_service.proto",
+    "grpc/health/v1/health.proto",
+    "grpc/reflection/v1/reflection.proto",
+    "grpc/reflection/v1alpha/reflection.proto",
+];
 
 /// The schema of model configurations lies where it is used most.
 const INCLUDES: [&str; 2] = ["proto", "../serving/proto"];

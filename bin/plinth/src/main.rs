@@ -24,6 +24,11 @@ use clap::Parser;
 
 use crate::context::Context;
 
+/// Gives freed memory back to the machine after some seconds. glibc's keeps what one burst of large bodies took for good,
+/// unless every large buffer is mapped and unmapped anew.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     // A runner must come before everything else: it puts up its walls while the process has one thread and no file open.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "runner") {

@@ -104,6 +104,8 @@ fn mistakes_say_what_to_do() {
         "model delete digits --server http://127.0.0.1:1",
         "model sign model --sign-key k.pem",
         "model verify ../x",
+        "model warm digits --file missing.jsonl",
+        "model warm digits --file wrong.toml",
         "config check wrong.toml",
         "config show --set listen.htp=1",
         "up --set listen=1",

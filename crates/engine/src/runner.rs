@@ -207,7 +207,6 @@ async fn load(spec: &RunnerSpec, channel: &mut UnixStream, process: &mut Process
             memory: spec.memory.map(|limit| limit.0),
             cpu_seconds: spec.cpu_seconds,
             max_answer_bytes: max_answer(spec).0,
-            spin_micros: u64::try_from(spec.spin.as_micros()).unwrap_or(u64::MAX),
         };
         // A process that died at once is noticed by its status.
         let _ = node::send(channel, &ToRunner::Init(Box::new(init))).await;

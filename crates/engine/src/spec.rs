@@ -97,9 +97,6 @@ pub struct RunnerSpec {
     pub provider: Provider,
     /// How much address space large inputs and outputs share; memory is taken only for what is in use.
     pub shared_memory: ByteSize,
-    /// How long an instance may wait actively for its next batch when the last ones came quickly after one another, which
-    /// saves it from being woken; zero for never. It costs processor time of the runner, so it stays far below a millisecond.
-    pub spin: Duration,
     /// The most address space that the runner may use on top of what it uses before it loads the model.
     pub memory: Option<ByteSize>,
     /// Processor seconds after which the kernel ends the runner; `None` for no limit.

@@ -93,7 +93,6 @@ impl ModelDirectory {
             instances: 1,
             provider: crate::Provider::Cpu,
             shared_memory: ByteSize::mib(64),
-            spin: Duration::ZERO,
             memory: None,
             cpu_seconds: None,
             load_timeout: Duration::from_secs(20),

@@ -152,9 +152,11 @@ mod tests {
     async fn grpc_is_refused_in_metadata_alone() {
         let closed = gateway(Authentication::Keys(Arc::default())).speaking(Dialect::Grpc);
         let open = gateway(Authentication::Open).speaking(Dialect::Grpc);
-        for (gateway, method, path, code) in
-            [(&closed, Method::GET, "/v1/thing", "16"), (&open, Method::POST, "/v1/thing", "12"), (&open, Method::POST, "/other/Method", "12")]
-        {
+        for (gateway, method, path, code) in [
+            (&closed, Method::GET, "/v1/thing", "16"),
+            (&open, Method::POST, "/v1/thing", "12"),
+            (&open, Method::POST, "/other/Method", "12"),
+        ] {
             let refused = ask(gateway, method, path).await;
             assert_eq!((refused.status().as_u16(), refused.headers()["grpc-status"].as_bytes()), (200, code.as_bytes()));
             assert_eq!(refused.headers()["content-type"], "application/grpc");

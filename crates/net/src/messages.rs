@@ -11,11 +11,11 @@ use bytes::{Buf, Bytes};
 use plinth_types::{ByteSize, Error, Reason};
 use tokio::time::{Instant, timeout_at};
 
+use crate::RequestBody;
 use crate::body_memory::HeldMemory;
 use crate::encoding::{self, Coding};
 use crate::pace::Pace;
 use crate::read_body::{BodyLimits, broke_off, too_slow};
-use crate::RequestBody;
 
 /// The length of a message's prefix.
 pub const PREFIX: usize = 5;
@@ -86,7 +86,8 @@ impl Messages {
     /// `body_too_large`, `malformed_request`, `over_capacity`, and `upload_incomplete` when the body breaks off or is too
     /// slow. After an error there is nothing more to read.
     pub async fn next(&mut self) -> Result<Option<Packed>, Error> {
-        if self.rest.is_empty() {
+        // The end of a body often comes as a piece without bytes.
+        while self.rest.is_empty() {
             match self.body.data().await {
                 None => return Ok(None),
                 Some(piece) => self.rest = piece.map_err(broke_off)?,
@@ -162,8 +163,7 @@ impl Messages {
     /// The next piece that is not empty; `None` at the end of the body.
     async fn more(&mut self, clock: &mut Option<(Pace, Instant)>) -> Result<Option<Bytes>, Error> {
         let limits = &self.limits;
-        let (pace, deadline) =
-            clock.get_or_insert_with(|| (Pace::start(limits.min_rate, limits.window), Instant::now() + limits.timeout));
+        let (pace, deadline) = clock.get_or_insert_with(|| (Pace::start(limits.min_rate, limits.window), Instant::now() + limits.timeout));
         loop {
             match timeout_at(pace.judged_at().min(*deadline), self.body.data()).await {
                 Ok(None) => return Ok(None),
@@ -264,6 +264,12 @@ mod tests {
                 Err(error) => return Err(error.reason()),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_may_come_as_an_empty_piece() {
+        let pieces = [Bytes::from(framed(b"abc")), Bytes::new(), Bytes::new()];
+        assert_eq!(read(pieces, None, &limits(10)).await.unwrap(), [Bytes::from_static(b"abc")]);
     }
 
     #[tokio::test]

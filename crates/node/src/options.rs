@@ -9,6 +9,7 @@ use plinth_engine::{BackendKind, Provider};
 use plinth_net::{BodyLimits, BodyMemory, ConnectionLimits, HostRules, Http2Limits, UploadLimits};
 use plinth_registry::{PublicKey, TrustPolicy};
 use plinth_serving::{ProcessOptions, RegionOptions, ServingOptions};
+use plinth_store::cache::{CacheOptions, RedisOptions};
 use plinth_store::metadata::{MetadataOptions, MetadataUrl};
 use plinth_store::objects::{ObjectsOptions, ObjectsUrl, S3Credentials};
 use plinth_types::ByteSize;
@@ -100,6 +101,7 @@ pub fn serving(config: &Config, data_dir: &Path) -> Result<ServingOptions> {
             plinth_config::Provider::TensorRt => Provider::TensorRt { device: 0 },
         },
         shared_memory: engine.shared_memory,
+        cache_ttl: config.cache.ttl,
         process: processes(config, data_dir)?,
         memory: engine.memory_limit,
         max_queue_requests: engine.max_queue_requests as usize,
@@ -118,6 +120,15 @@ fn processes(config: &Config, data_dir: &Path) -> Result<Option<ProcessOptions>>
     let scratch = data_dir.join("scratch");
     std::fs::create_dir_all(&scratch).context("the directory for foreign servers cannot be made")?;
     Ok(Some(ProcessOptions { commands: config.engine.process_commands.clone(), scratch, hidden: vec![data_dir.to_owned()] }))
+}
+
+pub fn cache(config: &Config) -> CacheOptions {
+    let settings = &config.cache;
+    let redis = match &settings.url {
+        plinth_config::CacheUrl::Memory => None,
+        plinth_config::CacheUrl::Redis(url) => Some(RedisOptions::new(url.expose(), settings.timeout)),
+    };
+    CacheOptions { memory: settings.memory, redis }
 }
 
 pub fn regions(config: &Config) -> RegionOptions {
@@ -141,10 +152,7 @@ pub fn api(config: &Config) -> Settings {
     };
     Settings {
         server_name: http.server_name.clone(),
-        grpc: GrpcSettings {
-            message: BodyLimits { max: config.grpc.max_message, ..body.clone() },
-            reflection: config.grpc.reflection,
-        },
+        grpc: GrpcSettings { message: BodyLimits { max: config.grpc.max_message, ..body.clone() }, reflection: config.grpc.reflection },
         body,
         upload: UploadLimits { max: MAX_UPLOAD, min_rate: http.body_min_rate, window: RATE_WINDOW },
         request_timeout: http.request_timeout,

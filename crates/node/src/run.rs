@@ -15,7 +15,7 @@ use plinth_identity::KeyRing;
 use plinth_net::{ConnectionLimits, ListenerConfig, Server};
 use plinth_registry::{FloorBook, Registry};
 use plinth_runtime::{CancellationToken, CrashPoints, OnEnd, ShutdownList, TaskGroup, World};
-use plinth_serving::{Regions, Serving, State};
+use plinth_serving::{ResponseCache, Regions, Serving, State};
 use plinth_store::{Metadata, Objects, objects};
 use plinth_telemetry::{BuildInfo, Catalogue, LogControl};
 use plinth_types::Digest;
@@ -121,7 +121,9 @@ impl Node {
             .context("the cache of versions cannot be opened")?;
         let artifacts = Arc::new(artifacts);
         let serving_options = options::serving(config, data.path())?;
-        let serving = Serving::start(serving_options, artifacts.clone(), catalogue.clone(), world, &groups.serving);
+        let answers = plinth_store::cache::open(&options::cache(config), &catalogue.cache(), world, tasks).context("cache.url")?;
+        let answers = ResponseCache::new(answers, catalogue.cache(), world);
+        let serving = Serving::start(serving_options, artifacts.clone(), answers, catalogue.clone(), world, &groups.serving);
         let keys = Arc::new(ArcSwap::<KeyRing>::default());
         let follower =
             Follower { keeper: keeper.clone(), serving: serving.clone(), keys: keys.clone(), artifacts: artifacts.clone(), floors };

@@ -74,6 +74,13 @@ impl ComputeError for Error {
     }
 }
 
+/// How the answers of a loaded version are cached.
+#[derive(Clone)]
+pub(crate) struct CachePlan {
+    pub scope: CacheScope,
+    pub ttl: Duration,
+}
+
 /// What is asked of the cache.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {

@@ -10,6 +10,7 @@ use plinth_engine::{ModelMetadata, RunnerError, RunnerExit, SandboxReport};
 use plinth_telemetry::ModelMetrics;
 use plinth_types::{Digest, Error, ModelName, Reason, Result, TenantName, Tensor, TensorSpec, VersionNumber};
 
+use crate::cache::{CachePlan, ComputeError};
 use crate::executor::Executor;
 use crate::model_config::ModelConfig;
 use crate::sequence::Sequences;
@@ -29,6 +30,7 @@ pub struct Instance {
     pub(crate) labels: crate::Labels,
     pub(crate) executor: Executor,
     pub(crate) sequences: Option<Arc<Sequences>>,
+    pub(crate) cache: Option<CachePlan>,
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) outputs: Vec<TensorSpec>,
     pub(crate) metrics: ModelMetrics,
@@ -48,6 +50,18 @@ pub(crate) enum Failure {
     Runner(RunnerError),
     /// An answer for the caller.
     Answer(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Answer(error)
+    }
+}
+
+impl ComputeError for Failure {
+    fn for_others(&self) -> Option<Error> {
+        if let Self::Answer(error) = self { error.for_others() } else { None }
+    }
 }
 
 impl Instance {

@@ -12,9 +12,11 @@ use plinth_engine::{BackendKind, FileSpec, ProcessServer, ProcessSpec, Runner, R
 use plinth_runtime::{TaskGroup, World};
 use plinth_store::resources::DeploymentRecord;
 use plinth_telemetry::ModelMetrics;
+use plinth_types::cache_key::CacheScope;
 use plinth_types::{Digest, Error, ModelName, Parameters, Reason, Result, Tensor, VersionNumber};
 
 use crate::batch::{self, Dispatcher, DispatcherParts, Work};
+use crate::cache::{self, CachePlan};
 use crate::executor::{Executor, Scene};
 use crate::model_config::ModelConfig;
 use crate::pipeline::{Pipeline, PipelineLimits, StepView, Steps};
@@ -71,6 +73,7 @@ impl Loader {
         };
         let sequences = config.sequence_settings().map(|s| self.sequences.of(version, s, lanes, &self.world.clock));
         let (inputs, outputs) = (config.metadata_inputs(), config.metadata_outputs());
+        let cache = self.cache_plan(version, deployment, &config, &executor);
         let instance = Instance {
             tenant: version.tenant.clone(),
             model: version.model.clone(),
@@ -79,6 +82,7 @@ impl Loader {
             config,
             labels,
             sequences,
+            cache,
             executor,
             inputs,
             outputs,
@@ -90,6 +94,18 @@ impl Loader {
             instance.metrics.memory.watch(pid);
         }
         Ok(instance)
+    }
+
+    /// Whether answers are cached. Those of a pipeline are not: its steps change under it, and cache for themselves. Nor are
+    /// those of sequences.
+    fn cache_plan(&self, version: &VersionRef, deployment: &DeploymentRecord, config: &ModelConfig, executor: &Executor) -> Option<CachePlan> {
+        if matches!(executor, Executor::Pipeline(_)) || config.sequence_settings().is_some() {
+            return None;
+        }
+        let ttl = cache::lifetime(deployment.cache, config.response_cache(), self.options.cache_ttl)?;
+        let replaced = deployment.config_override.as_ref().map(|json| Digest::of(json.as_bytes()));
+        let contents: Vec<_> = std::iter::once(version.record.content).chain(replaced).collect();
+        Some(CachePlan { scope: CacheScope::new(&version.tenant, &version.model, &contents), ttl })
     }
 
     /// A runner with its lanes behind a dispatcher.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use plinth_engine::{BackendKind, Provider};
+use plinth_engine::{BackendKind, Provider, RunnerError};
 use plinth_runtime::{OnEnd, TaskGroup, World};
 use plinth_telemetry::{Catalogue, Outcome};
 use plinth_types::{ByteSize, Error, ModelName, Parameters, Reason, Result, TenantName, Tensor, VersionNumber};
 use tokio::sync::watch;
 
 use crate::batch::{Poison, Work, poison_digest, tenant_id};
+use crate::cache::{Ask, CachePlan, CacheUse, ResponseCache};
 use crate::executor::{Executor, Scene};
 use crate::instance::Failure;
 use crate::loader::Loader;
@@ -51,6 +52,8 @@ pub struct ServingOptions {
     pub max_queue_bytes: ByteSize,
     /// The most memory of all loaded versions together, as measured; no limit when `None`.
     pub memory_budget: Option<ByteSize>,
+    /// How long cached answers are kept when their deployment does not say.
+    pub cache_ttl: Duration,
     /// How long one load may take, warm-up included.
     pub load_timeout: Duration,
     /// How long one execution may take before its runner counts as hung.
@@ -140,6 +143,7 @@ pub struct Serving {
     wishes: watch::Sender<Option<Arc<Vec<ModelWish>>>>,
     world: World,
     poison: Poison,
+    cache: ResponseCache,
 }
 
 /// How often a request moves on to what took the place of what it found. A move is an operator's act or a crash, so two
@@ -152,6 +156,7 @@ impl Serving {
     pub fn start(
         options: ServingOptions,
         source: Arc<dyn VersionSource>,
+        cache: ResponseCache,
         metrics: Arc<Catalogue>,
         world: &World,
         tasks: &TaskGroup,
@@ -169,7 +174,7 @@ impl Serving {
         };
         let reconciler = Reconciler::new(Arc::new(loader), metrics, wishes.subscribe(), published.clone());
         tasks.spawn("reconcile models", OnEnd::CancelGroup, reconciler.run());
-        Arc::new(Self { published, wishes, world: world.clone(), poison: Poison::new() })
+        Arc::new(Self { published, wishes, world: world.clone(), poison: Poison::new(), cache })
     }
 
     /// Says what is wished from now on: all of it, each time.
@@ -272,28 +277,10 @@ impl Serving {
                 None => (request.inputs.clone(), request.outputs.clone()),
                 Some(turn) => (turn.inputs(&request.inputs, rows.map(u64::from))?, turn.outputs(&request.outputs)),
             };
-            let work = Work {
-                inputs,
-                outputs,
-                tenant: tenant_id(&request.tenant),
-                level: u32::try_from(request.priority).unwrap_or(u32::MAX),
-                queue_timeout: request.queue_timeout,
-                deadline,
-                suspect,
-            };
-            let left = deadline.saturating_sub(self.now());
-            let scene = Scene { request: &request, left, steps: self, depth };
-            let result = if matches!(instance.executor, Executor::Runner { .. }) {
-                instance.executor.execute(work, scene).await
-            } else {
-                // Steps of pipelines come back here; and only these pay for the box.
-                let begun = self.now();
-                let result = Box::pin(instance.executor.execute(work, scene)).await;
-                if result.is_ok() {
-                    let infer = self.now().saturating_sub(begun);
-                    instance.statistics.executed(1, record.rows, BatchTimes { infer, ..BatchTimes::default() });
-                }
-                result
+            let run = Run { instance: &instance, request: &request, inputs, outputs, rows: record.rows, deadline, suspect, depth };
+            let (result, cache) = match &instance.cache {
+                Some(plan) if turn.is_none() => Box::pin(self.cached(plan, run)).await,
+                _ => (self.run(run).await, CacheUse::Off),
             };
             match result {
                 Ok(outputs) => {
@@ -303,7 +290,7 @@ impl Serving {
                     };
                     record.outcome = Some(Outcome::Ok);
                     drop(record);
-                    return Ok(InferAnswer { instance, outputs, cache: crate::CacheUse::Off });
+                    return Ok(InferAnswer { instance, outputs, cache });
                 }
                 // The next round counts it.
                 Err(Failure::Replaced) => record.outcome = None,
@@ -330,6 +317,62 @@ impl Serving {
         }
         let text = format!("model '{}' is changing versions; try again in a moment", request.model);
         Err(Error::new(Reason::ModelNotReady, text).retry_after(Duration::from_secs(1)))
+    }
+
+    /// Executes on one instance.
+    async fn run(&self, run: Run<'_>) -> Result<Vec<Tensor>, Failure> {
+        let Run { instance, request, inputs, outputs, rows, deadline, suspect, depth } = run;
+        let work = Work {
+            inputs,
+            outputs,
+            tenant: tenant_id(&request.tenant),
+            level: u32::try_from(request.priority).unwrap_or(u32::MAX),
+            queue_timeout: request.queue_timeout,
+            deadline,
+            suspect,
+        };
+        if let Executor::Runner { dispatcher, .. } = &instance.executor {
+            return dispatcher.execute(work).await;
+        }
+        let begun = self.now();
+        let scene = Scene { request, left: deadline.saturating_sub(begun), steps: self, depth };
+        // Steps of pipelines come back here; and only these pay for the box.
+        let result = Box::pin(instance.executor.execute(work, scene)).await;
+        if result.is_ok() {
+            let infer = self.now().saturating_sub(begun);
+            instance.statistics.executed(1, rows, BatchTimes { infer, ..BatchTimes::default() });
+        }
+        result
+    }
+
+    /// Looks into the response cache first.
+    async fn cached(&self, plan: &CachePlan, run: Run<'_>) -> (Result<Vec<Tensor>, Failure>, CacheUse) {
+        let (instance, request) = (run.instance, run.request);
+        let key = self.cache.key(&plan.scope, &request.inputs, &request.outputs, &request.parameters).await;
+        let deadline = run.deadline.saturating_sub(self.now());
+        let ask = Ask { key, ttl: plan.ttl, deadline, wished: &request.outputs };
+        let compute = |_left| async move {
+            // What the model says of the question, it says to all who asked the same.
+            self.run(run).await.map_err(|failure| match failure {
+                Failure::Runner(error @ (RunnerError::Execution(_) | RunnerError::Input(_))) => {
+                    Failure::Answer(instance.error(Failure::Runner(error)))
+                }
+                other => other,
+            })
+        };
+        match self.cache.through(ask, compute).await {
+            Ok(cached) if cached.hit => {
+                instance.statistics.cache_hit(cached.lookup);
+                instance.metrics.cache_hits.inc();
+                (Ok(cached.outputs), CacheUse::Hit)
+            }
+            Ok(cached) => {
+                instance.statistics.cache_miss(cached.lookup);
+                instance.metrics.cache_misses.inc();
+                (Ok(cached.outputs), CacheUse::Miss)
+            }
+            Err(failure) => (Err(failure), CacheUse::Miss),
+        }
     }
 
     /// What answers, other than `last`, which has sent the request away: its successor is there already, or is being
@@ -370,6 +413,18 @@ impl InferRequest {
             parameters: self.parameters.clone(),
         }
     }
+}
+
+/// One try to execute a request.
+struct Run<'a> {
+    instance: &'a Instance,
+    request: &'a InferRequest,
+    inputs: Vec<Tensor>,
+    outputs: Vec<String>,
+    rows: u32,
+    deadline: Duration,
+    suspect: bool,
+    depth: u8,
 }
 
 /// Waits for the request's turn in its sequence.

@@ -98,7 +98,7 @@ impl ModelWish {
         let record = self.versions.get(&version)?;
         let deployment = &self.deployment;
         let parts = (&record.content, &record.signature);
-        let settings = (&deployment.config_override, deployment.memory, deployment.threads, deployment.instances);
+        let settings = (&deployment.config_override, deployment.memory, deployment.threads, deployment.instances, deployment.cache);
         let mut hasher = DigestHasher::new();
         hasher.update(&serde_json::to_vec(&(parts, settings)).unwrap_or_default());
         Some(hasher.finish())

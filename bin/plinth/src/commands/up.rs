@@ -101,6 +101,9 @@ pub fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let ansi = terminal && anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     let logs = plinth_telemetry::init_logs(&LogSettings { level: config.log.level.clone(), format, ansi })
         .map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
+    // A thread that gives freed memory back also when nothing is allocated any more. The node's only: a runner puts up its
+    // walls while it has one thread. Where it cannot be had, memory goes back with the next allocations.
+    let _ = tikv_jemalloc_ctl::background_thread::write(true);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(Exit::Failed, format!("the node cannot start its threads: {e}")))?;
     let options = plinth_node::NodeOptions { announce: announce::to(context.output), logs };

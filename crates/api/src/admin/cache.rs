@@ -4,7 +4,6 @@
 //! and counts; one call ends in about the time that one request may take, and says how many of the list's last it has not tried.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -59,8 +58,7 @@ pub async fn warm(services: Services, mut call: Call) -> Result<Response> {
         }
         (number, end)
     });
-    let mut warmed = wire::WarmedCache::default();
-    warmed.kept = true;
+    let mut warmed = wire::WarmedCache { kept: true, ..wire::WarmedCache::default() };
     let mut ends = std::pin::pin!(ends.buffer_unordered(AT_ONCE));
     while let Some((number, end)) = ends.next().await {
         match end {
@@ -112,8 +110,7 @@ async fn one(services: &Services, target: &Target, request: &RawValue) -> Result
         let text = "a list for the cache cannot name shared memory; put the values into the request";
         return Err(Error::new(Reason::InvalidSharedMemory, text).field("inputs"));
     }
-    let deadline = asked.timeout.map_or(target.deadline, |timeout: Duration| timeout.min(target.deadline));
-    let answer = execute(services, &Target { deadline, ..target.clone() }, &mut asked).await?;
+    let answer = execute(services, target, &mut asked).await?;
     Ok(match answer.cache {
         CacheUse::Hit => End::Present,
         CacheUse::Miss => End::Computed,

@@ -60,7 +60,8 @@ pub(super) async fn load(services: &Services, principal: &Principal, model: &Mod
     if let Some(config) = config {
         check_config(services, tenant, model, version, config).map_err(failed)?;
     }
-    let record = services.registry.set_desired(&actor(principal), model, Desired::Loaded, config.map(str::to_owned)).await.map_err(failed)?;
+    let record =
+        services.registry.set_desired(&actor(principal), model, Desired::Loaded, config.map(str::to_owned)).await.map_err(failed)?;
     services.show_newest().await;
     let outcome = services.serving.wait_until(services.settings.load_timeout, |table| loaded(table, tenant, model, version, &record));
     match outcome.await {

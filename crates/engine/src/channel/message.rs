@@ -28,8 +28,6 @@ pub(crate) struct Init {
     pub memory: Option<u64>,
     pub cpu_seconds: Option<u64>,
     pub max_answer_bytes: u64,
-    /// How long an executor waits actively for the next batch.
-    pub spin_micros: u64,
 }
 
 /// From a runner to the node.

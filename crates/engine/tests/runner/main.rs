@@ -8,4 +8,5 @@ mod lanes;
 mod life;
 mod models;
 mod sandbox;
+mod steps;
 mod support;

@@ -246,10 +246,10 @@ fn a_step_in_the_cost_cuts_the_batch() {
             batcher.finished(Done { group: 0, items: 0, rows, took }, ms(0));
         }
     }
-    for _ in 0..9 {
-        push(&mut batcher, ITEM);
+    for n in 0..9 {
+        batcher.push(ITEM, ms(10 * n)).expect("room");
     }
-    assert_eq!(batch(&mut batcher, ms(1)).len(), 8, "nine would cost as much as sixteen");
+    assert_eq!(batch(&mut batcher, ms(81)).len(), 8, "nine would cost as much as sixteen");
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     if !warmed.kept {
         let name = &args.name;
         return Err(Failure::new(Exit::Conflict, format!("the answers of '{name}' are not kept: its deployment does not ask for a cache"))
-            .next(format!("give the deployment '{name}' the field `cache: {{enabled: true}}` with `plinth apply`")));
+            .next(format!("give the deployment '{name}' `cache = {{ enabled = true }}` with `plinth apply`")));
     }
     context.output.answer(&warmed, || render(&warmed))?;
     if warmed.failed == 0 { Ok(()) } else { Err(Failure::silent(Exit::Failed)) }

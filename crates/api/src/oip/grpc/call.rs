@@ -67,7 +67,8 @@ impl Head {
 
 /// A `grpc-timeout`: one to eight digits and a unit.
 fn timeout(value: &HeaderValue) -> Result<Duration> {
-    let wrong = || Error::new(Reason::MalformedRequest, "grpc-timeout must be up to 8 digits and one of H, M, S, m, u, n").field("grpc-timeout");
+    let wrong =
+        || Error::new(Reason::MalformedRequest, "grpc-timeout must be up to 8 digits and one of H, M, S, m, u, n").field("grpc-timeout");
     let text = value.to_str().map_err(|_| wrong())?;
     let (digits, unit) = text.split_at_checked(text.len().wrapping_sub(1)).ok_or_else(wrong)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -87,13 +88,7 @@ fn timeout(value: &HeaderValue) -> Result<Duration> {
 }
 
 /// A route whose handler reads and answers in its own way. Its deadline ends it; a streamed answer keeps its own.
-pub(super) fn calls<F, Fut>(
-    services: &Services,
-    pattern: &'static str,
-    access: Access,
-    name: &'static str,
-    handler: F,
-) -> Route<Context>
+pub(super) fn calls<F, Fut>(services: &Services, pattern: &'static str, access: Access, name: &'static str, handler: F) -> Route<Context>
 where
     F: Fn(Services, Call, Head) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Result<Response>> + Send + 'static,

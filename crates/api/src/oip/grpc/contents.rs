@@ -95,7 +95,8 @@ fn add(out: &mut Out<'_>, datatype: DataType, value: Value<'_>) -> Result<(), Fa
             value.varints(|n| {
                 // Protobuf sends a shorter type sign-extended; what is above it is cut, as protobuf does.
                 let n = n as $wire;
-                let n = <$kind>::try_from(n).map_err(|_| Fault::new(Reason::InvalidTensor, format!("{n} is out of range for {datatype}")))?;
+                let n =
+                    <$kind>::try_from(n).map_err(|_| Fault::new(Reason::InvalidTensor, format!("{n} is out of range for {datatype}")))?;
                 out.begin()?.extend_from_slice(&n.to_le_bytes());
                 Ok(())
             })

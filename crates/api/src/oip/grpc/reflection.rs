@@ -97,9 +97,7 @@ fn answer(question: ServerReflectionRequest) -> ServerReflectionResponse {
             let service = pool.services().map(|service| ServiceResponse { name: service.full_name().to_owned() });
             MessageResponse::ListServicesResponse(ListServiceResponse { service: service.collect() })
         }
-        Some(MessageRequest::FileByFilename(name)) => {
-            pool.get_file_by_name(name).map_or_else(|| missing("file"), |file| files(&file))
-        }
+        Some(MessageRequest::FileByFilename(name)) => pool.get_file_by_name(name).map_or_else(|| missing("file"), |file| files(&file)),
         Some(MessageRequest::FileContainingSymbol(name)) => declares(pool, name).map_or_else(|| missing("symbol"), |file| files(&file)),
         // proto3 has no extensions but those of options, of which there are none.
         Some(MessageRequest::FileContainingExtension(_)) => missing("extension"),

@@ -212,12 +212,12 @@ enum Made {
 impl Input<'_> {
     fn make(self, raw: &mut Raw<'_>, max: ByteSize) -> Result<Made, Fault> {
         let Self { name, datatype, dims, place, contents } = self;
-        let datatype: DataType = datatype.parse().map_err(|e| {
-            Fault::new(Reason::InvalidTensor, format!("'{}' is {e}", shown(datatype))).under("datatype")
-        })?;
+        let datatype: DataType =
+            datatype.parse().map_err(|e| Fault::new(Reason::InvalidTensor, format!("'{}' is {e}", shown(datatype))).under("datatype"))?;
         let shape = Shape::new(dims).map_err(|e| Fault::from(e).under("shape"))?;
         let both = |other: &str| {
-            let text = format!("contents field must not be specified when using {other} for '{}' for model '{}'", shown(name), shown(raw.model));
+            let text =
+                format!("contents field must not be specified when using {other} for '{}' for model '{}'", shown(name), shown(raw.model));
             Fault::new(Reason::MalformedRequest, text).under("contents")
         };
         if let Some(place) = place {

@@ -61,7 +61,8 @@ pub(super) async fn cuda_register(
     _: Principal,
     _: pb::CudaSharedMemoryRegisterRequest,
 ) -> Result<pb::CudaSharedMemoryRegisterResponse> {
-    let text = "memory of a GPU cannot be registered with this server; send tensors with the request, or place them in system shared memory";
+    let text =
+        "memory of a GPU cannot be registered with this server; send tensors with the request, or place them in system shared memory";
     Err(Error::new(Reason::NotImplemented, text))
 }
 

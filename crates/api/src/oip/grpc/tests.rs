@@ -70,14 +70,30 @@ fn every_type_has_typed_contents_or_says_so() {
         ("INT8", whole.clone(), vec![255, 127]),
         ("INT16", whole.clone(), [(-1i16).to_le_bytes(), 127i16.to_le_bytes()].concat()),
         ("INT32", whole.clone(), [(-1i32).to_le_bytes(), 127i32.to_le_bytes()].concat()),
-        ("INT64", pb::InferTensorContents { int64_contents: vec![i64::MIN, 1], ..contents.clone() }, [i64::MIN.to_le_bytes(), 1i64.to_le_bytes()].concat()),
+        (
+            "INT64",
+            pb::InferTensorContents { int64_contents: vec![i64::MIN, 1], ..contents.clone() },
+            [i64::MIN.to_le_bytes(), 1i64.to_le_bytes()].concat(),
+        ),
         ("UINT8", unsigned.clone(), vec![0, 255]),
         ("UINT16", unsigned.clone(), [0u16.to_le_bytes(), 255u16.to_le_bytes()].concat()),
         ("UINT32", unsigned, [0u32.to_le_bytes(), 255u32.to_le_bytes()].concat()),
-        ("UINT64", pb::InferTensorContents { uint64_contents: vec![u64::MAX, 1], ..contents.clone() }, [u64::MAX.to_le_bytes(), 1u64.to_le_bytes()].concat()),
+        (
+            "UINT64",
+            pb::InferTensorContents { uint64_contents: vec![u64::MAX, 1], ..contents.clone() },
+            [u64::MAX.to_le_bytes(), 1u64.to_le_bytes()].concat(),
+        ),
         ("FP32", floats.clone(), [0.5f32.to_le_bytes(), f32::NAN.to_le_bytes()].concat()),
-        ("FP64", pb::InferTensorContents { fp64_contents: vec![0.1, -0.0], ..contents.clone() }, [0.1f64.to_le_bytes(), (-0.0f64).to_le_bytes()].concat()),
-        ("BYTES", pb::InferTensorContents { bytes_contents: vec![Bytes::from_static(b"a"), Bytes::new()], ..contents.clone() }, vec![1, 0, 0, 0, b'a', 0, 0, 0, 0]),
+        (
+            "FP64",
+            pb::InferTensorContents { fp64_contents: vec![0.1, -0.0], ..contents.clone() },
+            [0.1f64.to_le_bytes(), (-0.0f64).to_le_bytes()].concat(),
+        ),
+        (
+            "BYTES",
+            pb::InferTensorContents { bytes_contents: vec![Bytes::from_static(b"a"), Bytes::new()], ..contents.clone() },
+            vec![1, 0, 0, 0, b'a', 0, 0, 0, 0],
+        ),
     ];
     for (datatype, contents, bytes) in cases {
         let asked = parse(&typed(datatype, &[2], &contents)).unwrap();
@@ -91,7 +107,9 @@ fn every_type_has_typed_contents_or_says_so() {
         assert_eq!(refused(&typed(datatype, &[2], &floats)).0, Reason::NotRepresentable);
     }
     assert!(refused(&typed("INT32", &[2], &floats)).1.contains("int_contents"));
-    assert!(refused(&typed("INT8", &[1], &pb::InferTensorContents { int_contents: vec![128], ..contents.clone() })).1.contains("out of range"));
+    assert!(
+        refused(&typed("INT8", &[1], &pb::InferTensorContents { int_contents: vec![128], ..contents.clone() })).1.contains("out of range")
+    );
     assert!(parse(&typed("FP32", &[0, 3], &contents)).is_ok(), "no elements need no contents");
     let large = pb::InferTensorContents { int64_contents: vec![1; 200_000], ..contents };
     assert_eq!(refused(&typed("INT64", &[200_000], &large)).0, Reason::BodyTooLarge);
@@ -118,7 +136,10 @@ fn parameters_mean_what_they_mean_over_http() {
     set("n", ParameterChoice::Int64Param(-3));
     set("d", ParameterChoice::DoubleParam(0.5));
     set("triton_enable_empty_final_response", ParameterChoice::BoolParam(true));
-    request.outputs.push(InferRequestedOutputTensor { name: "y".into(), parameters: [("classification".into(), parameter(ParameterChoice::Int64Param(3)))].into() });
+    request.outputs.push(InferRequestedOutputTensor {
+        name: "y".into(),
+        parameters: [("classification".into(), parameter(ParameterChoice::Int64Param(3)))].into(),
+    });
     let call = parse(&request).unwrap().call;
     assert_eq!((call.priority, call.timeout), (2, Some(std::time::Duration::from_millis(5))));
     let sequence = call.sequence.unwrap();
@@ -146,16 +167,32 @@ fn wrong_messages_name_what_is_wrong() {
     assert!(case(&|r| r.raw_input_contents.push(Bytes::new())).1.contains("2 raw_input_contents for 1 inputs"));
     assert!(case(&|r| r.inputs.push(input("z", "INT8", &[1]))).1.contains("unable to find data for input tensor 'z'"));
     assert!(case(&|r| r.raw_input_contents.clear()).1.contains("unable to find data for input tensor 'x'"));
-    assert!(case(&|r| r.inputs[0].contents = Some(Default::default())).1.contains("contents field must not be specified when using raw_input_contents for 'x'"));
+    assert!(
+        case(&|r| r.inputs[0].contents = Some(Default::default()))
+            .1
+            .contains("contents field must not be specified when using raw_input_contents for 'x'")
+    );
     assert!(case(&|r| r.outputs = vec![InferRequestedOutputTensor { name: "y".into(), ..Default::default() }; 2]).1.contains("twice"));
     assert!(case(&|r| r.outputs = vec![InferRequestedOutputTensor { name: "y".into(), ..Default::default() }; 5]).1.contains("twice"));
-    let set = |name: &'static str, choice: ParameterChoice| move |r: &mut pb::ModelInferRequest| {
-        r.parameters.insert(name.into(), parameter(choice.clone()));
+    let set = |name: &'static str, choice: ParameterChoice| {
+        move |r: &mut pb::ModelInferRequest| {
+            r.parameters.insert(name.into(), parameter(choice.clone()));
+        }
     };
     assert!(case(&set("timeout", ParameterChoice::Int64Param(-1))).1.contains("parameters.timeout"));
     assert!(case(&set("triton_x", ParameterChoice::BoolParam(true))).1.contains("reserved"));
-    assert!(case(&|r| { r.parameters.insert("p".into(), pb::InferParameter::default()); }).1.contains("no value"));
-    assert!(case(&|r| r.parameters = (0..200).map(|i| (i.to_string(), parameter(ParameterChoice::BoolParam(true)))).collect()).1.contains("128"));
+    assert!(
+        case(&|r| {
+            r.parameters.insert("p".into(), pb::InferParameter::default());
+        })
+        .1
+        .contains("no value")
+    );
+    assert!(
+        case(&|r| r.parameters = (0..200).map(|i| (i.to_string(), parameter(ParameterChoice::BoolParam(true)))).collect())
+            .1
+            .contains("128")
+    );
     assert!(case(&|r| r.inputs = vec![InferInputTensor::default(); 5000]).1.contains("4096 inputs"));
     assert_eq!(Asked::parse(&Bytes::from_static(&[0x2a, 200]), MAX).unwrap_err().reason(), Reason::MalformedRequest);
 }
@@ -194,7 +231,10 @@ fn large_outputs_are_pieces_of_their_own() {
     let read = pb::ModelInferResponse::decode(&joined(&pieces)[..]).unwrap();
     assert_eq!((read.model_name.as_str(), read.model_version.as_str(), read.id.as_str()), ("m", "3", "i"));
     assert_eq!(read.raw_output_contents, outputs.iter().map(|o| o.data().clone()).collect::<Vec<_>>());
-    assert_eq!((read.outputs[1].name.as_str(), read.outputs[1].datatype.as_str(), &read.outputs[1].shape[..]), ("large", "UINT8", &[5000, 1][..]));
+    assert_eq!(
+        (read.outputs[1].name.as_str(), read.outputs[1].datatype.as_str(), &read.outputs[1].shape[..]),
+        ("large", "UINT8", &[5000, 1][..])
+    );
     let read = pb::ModelStreamInferResponse::decode(&joined(&streamed(&answered).unwrap())[..]).unwrap();
     let inner = read.infer_response.unwrap();
     assert_eq!((read.error_message.as_str(), inner.raw_output_contents.len()), ("", 4));
@@ -268,7 +308,10 @@ fn placed_outputs_have_an_empty_entry() {
     let wish = RequestedOutput { name: "y".into(), place: Some(place), ..RequestedOutput::default() };
     let call = InferCall { outputs: vec![wish], ..InferCall::default() };
     let outputs = [tensor("y", vec![1; 10])];
-    let read = pb::ModelInferResponse::decode(&joined(&unary(&Answered { model: "m", version: "1", call: &call, outputs: &outputs }).unwrap())[..]).unwrap();
+    let read = pb::ModelInferResponse::decode(
+        &joined(&unary(&Answered { model: "m", version: "1", call: &call, outputs: &outputs }).unwrap())[..],
+    )
+    .unwrap();
     assert_eq!(read.raw_output_contents, [Bytes::new()]);
     assert_eq!(read.outputs[0].parameters["shared_memory_byte_size"].parameter_choice, Some(ParameterChoice::Int64Param(10)));
     assert_eq!(read.outputs[0].parameters["shared_memory_offset"].parameter_choice, Some(ParameterChoice::Int64Param(8)));

@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn broken_messages_end_with_one_fault() {
-        for bytes in [&[0x0b][..], &[0x08], &[0x0a, 5, 1], &[0x00, 1], &[0x09, 1], &[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2]] {
+        for bytes in [&[0x0b][..], &[0x08], &[0x0a, 5, 1], &[0x00, 1], &[0x09, 1], &[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2]]
+        {
             let read: Vec<_> = Fields::of(bytes).collect();
             assert!(read.len() == 1 && read[0].is_err(), "{bytes:?}");
         }

@@ -29,3 +29,8 @@ fn beats(scenario: &str, more: f64, share: f64) {
         assert!(point.learned.goodput > 0.999, "{scenario}: {:.4} at {}", point.learned.goodput, point.load);
     }
 }
+
+#[test]
+fn linear() {
+    beats("linear, Poisson, 1 lane", 0.0, 1.0);
+}
