@@ -15,6 +15,7 @@
 mod support;
 
 mod bad_input;
+mod batching;
 mod cli;
 mod clients;
 mod e2e;

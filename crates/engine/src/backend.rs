@@ -93,7 +93,7 @@ impl Engine {
                 let library = onnx::Library::open(path)?;
                 library.prepare(provider);
                 Ok(Self::Onnx(library))
-            },
+            }
             (BackendKind::Onnx, None) => Err("no path of ONNX Runtime's library is given".to_owned()),
         }
     }

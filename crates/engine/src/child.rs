@@ -20,7 +20,6 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::thread::CpuSet;
 
@@ -101,7 +100,7 @@ fn serve(socket: &UnixStream) -> Result<u8, FrameError> {
             return Ok(1);
         }
     };
-    let loading = Loading { prepared, lanes, region, socket: socket.try_clone()?, max_answer: init.max_answer_bytes, spin: init.spin_micros };
+    let loading = Loading { prepared, lanes, region, socket: socket.try_clone()?, max_answer: init.max_answer_bytes };
     std::thread::Builder::new().name("load".to_owned()).stack_size(execute::STACK).spawn(move || {
         threads::step_back();
         loading.run();
@@ -152,12 +151,11 @@ struct Loading {
     region: Whole,
     socket: UnixStream,
     max_answer: u64,
-    spin: u64,
 }
 
 impl Loading {
     fn run(self) {
-        let Self { prepared: Prepared { loader, sandbox, placement, spawner }, lanes, region, socket, max_answer, spin } = self;
+        let Self { prepared: Prepared { loader, sandbox, placement, spawner }, lanes, region, socket, max_answer } = self;
         let backend: Arc<dyn Backend> = match catch_unwind(AssertUnwindSafe(|| loader.load())) {
             Ok(Ok(backend)) => backend.into(),
             Ok(Err(BackendError::Load(text) | BackendError::Input(text) | BackendError::Execution(text))) => fail(&socket, text),
@@ -166,7 +164,7 @@ impl Loading {
         };
         for (instance, lane) in lanes.into_iter().enumerate() {
             let executor = execute::Executor {
-                lane: lane::Lane::new(lane, region, Duration::from_micros(spin)),
+                lane: lane::Lane::new(lane, region),
                 backend: backend.clone(),
                 max_answer,
                 processors: placement.of(instance).map(set),

@@ -118,6 +118,12 @@ fn processes(config: &Config, data_dir: &Path) -> Result<Option<ProcessOptions>>
         return Ok(None);
     }
     let scratch = data_dir.join("scratch");
+    // What a node that was killed has left there.
+    if let Err(error) = std::fs::remove_dir_all(&scratch)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error).context("the directory for foreign servers cannot be emptied");
+    }
     std::fs::create_dir_all(&scratch).context("the directory for foreign servers cannot be made")?;
     Ok(Some(ProcessOptions { commands: config.engine.process_commands.clone(), scratch, hidden: vec![data_dir.to_owned()] }))
 }

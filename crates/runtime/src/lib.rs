@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+pub mod cpu;
 pub mod crash;
 pub mod random;
 pub mod shutdown;
@@ -13,6 +14,7 @@ pub mod task;
 use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use cpu::{CpuBudget, cpu_budget};
 pub use crash::{CrashPoint, CrashPoints};
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use shutdown::{ShutdownList, StepReport};

@@ -12,6 +12,7 @@ mod flight;
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,20 +55,30 @@ pub fn lifetime(settings: Option<CacheSettings>, configured: bool, node: Duratio
     (!lifetime.is_zero()).then_some(lifetime)
 }
 
-/// An error of a computation, and what it says to others that wait for the same answer.
-pub trait ComputeError: From<Error> + Send {
-    /// The error for somebody who asked the same; `None` when it says nothing of the question (the caller's own deadline, a
-    /// version that was just replaced), so that whoever waits tries on its own.
-    fn for_others(&self) -> Option<Error>;
+/// What a failed computation says to others that wait for the same answer.
+#[derive(Debug)]
+pub enum ForOthers<E> {
+    /// Nothing: it was about the caller (its deadline) or the moment (a version that was just replaced). One of them takes over.
+    Nothing,
+    /// That the question is wrong, or was unlucky: one of them tries once more for all before they get this error.
+    Perhaps(E),
+    /// That they must not try the same: they get this error at once.
+    Surely(E),
+}
+
+/// An error of a computation.
+pub trait ComputeError: From<Error> + Send + Sync + Sized + 'static {
+    /// What it says to others. Those that wait each take a copy of the error inside by asking that again.
+    fn for_others(&self) -> ForOthers<Self>;
 }
 
 impl ComputeError for Error {
-    fn for_others(&self) -> Option<Error> {
+    fn for_others(&self) -> ForOthers<Self> {
         if self.reason() == Reason::DeadlineExceeded {
-            return None;
+            return ForOthers::Nothing;
         }
         let error = Self::new(self.reason(), self.public_text()).diagnostic("the same request failed for another caller");
-        Some(match self.retry_delay() {
+        ForOthers::Perhaps(match self.retry_delay() {
             Some(delay) => error.retry_after(delay),
             None => error,
         })
@@ -145,8 +156,8 @@ impl ResponseCache {
     /// left, and has to keep that itself.
     ///
     /// While one caller computes, others with the same key wait within their own deadlines and get its answer. When its
-    /// computation fails, one of them computes, and the rest wait once more; they get the second error. When it is dropped,
-    /// one of them takes over. Cancel safe: a dropped call fails nobody else.
+    /// computation fails, it depends on the error ([`ForOthers`]): one of them computes, and the rest wait once more and get the
+    /// second error; or they get the first. When it is dropped, one of them takes over. Cancel safe: a dropped call fails nobody else.
     ///
     /// # Errors
     /// That of `compute`, a copy of another caller's when the same has failed twice, and [`Reason::DeadlineExceeded`].
@@ -177,8 +188,8 @@ impl ResponseCache {
                             let lookup = inner.since(start).saturating_sub(waited);
                             return Ok(Cached { outputs: arranged(outputs.to_vec(), ask.wished), hit: true, lookup });
                         }
-                        Ended::Badly(error) if failed => return Err(error.for_others().unwrap_or_else(late).into()),
-                        Ended::Badly(_) => failed = true,
+                        Ended::Badly { error, surely } if failed || surely => return Err(copy(&*error)),
+                        Ended::Badly { .. } => failed = true,
                         Ended::Abandoned => {}
                     }
                     continue;
@@ -194,7 +205,11 @@ impl ResponseCache {
             let outputs = match compute(left).await {
                 Ok(outputs) => outputs,
                 Err(error) => {
-                    flight.land(|| error.for_others().map_or(Ended::Abandoned, |error| Ended::Badly(Arc::new(error))));
+                    flight.land(|| match error.for_others() {
+                        ForOthers::Nothing => Ended::Abandoned,
+                        ForOthers::Perhaps(error) => Ended::Badly { error: Arc::new(error), surely: false },
+                        ForOthers::Surely(error) => Ended::Badly { error: Arc::new(error), surely: true },
+                    });
                     return Err(error);
                 }
             };
@@ -223,6 +238,15 @@ fn arranged(outputs: Vec<Tensor>, wished: &[String]) -> Vec<Tensor> {
         return sorted.unwrap_or(outputs);
     }
     outputs
+}
+
+/// One's own copy of another caller's error.
+fn copy<E: ComputeError>(error: &(dyn Any + Send + Sync)) -> E {
+    match error.downcast_ref::<E>().map(ComputeError::for_others) {
+        Some(ForOthers::Perhaps(error) | ForOthers::Surely(error)) => error,
+        // Two kinds of errors for one key: no caller does that.
+        _ => Error::new(Reason::ModelExecutionFailed, "the same request failed for another caller").into(),
+    }
 }
 
 fn late() -> Error {

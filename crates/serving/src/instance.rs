@@ -10,7 +10,7 @@ use plinth_engine::{ModelMetadata, RunnerError, RunnerExit, SandboxReport};
 use plinth_telemetry::ModelMetrics;
 use plinth_types::{Digest, Error, ModelName, Reason, Result, TenantName, Tensor, TensorSpec, VersionNumber};
 
-use crate::cache::{CachePlan, ComputeError};
+use crate::cache::{CachePlan, ComputeError, ForOthers};
 use crate::executor::Executor;
 use crate::model_config::ModelConfig;
 use crate::sequence::Sequences;
@@ -59,8 +59,16 @@ impl From<Error> for Failure {
 }
 
 impl ComputeError for Failure {
-    fn for_others(&self) -> Option<Error> {
-        if let Self::Answer(error) = self { error.for_others() } else { None }
+    fn for_others(&self) -> ForOthers<Self> {
+        match self {
+            Self::Answer(error) => match error.for_others() {
+                ForOthers::Nothing => ForOthers::Nothing,
+                ForOthers::Perhaps(error) | ForOthers::Surely(error) => ForOthers::Perhaps(Self::Answer(error)),
+            },
+            // Else each of a herd would find out for itself that the input kills the runner.
+            Self::Suspect => ForOthers::Surely(Self::Suspect),
+            Self::Replaced | Self::Full { .. } | Self::Runner(_) => ForOthers::Nothing,
+        }
     }
 }
 

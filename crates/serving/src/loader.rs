@@ -26,8 +26,6 @@ use crate::source::{LocalVersion, VersionRef, VersionSource};
 use crate::statistics::Statistics;
 use crate::{InferRequest, Instance};
 
-/// How long an instance waits actively for the next batch; see `RunnerSpec::spin`.
-const SPIN: Duration = Duration::ZERO;
 /// How long one warm-up execution may take.
 const WARM_UP_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -246,7 +244,6 @@ impl Loader {
             instances,
             provider: wished.provider(options.provider),
             shared_memory: options.shared_memory,
-            spin: SPIN,
             memory: deployment.memory.or(options.memory),
             cpu_seconds: None,
             load_timeout: options.load_timeout,

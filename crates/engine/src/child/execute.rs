@@ -77,9 +77,7 @@ impl Executor {
         }
         let mut place = self.lane.place(&execute)?;
         let begun = SystemClock.monotonic();
-        let Ok(done) = catch_unwind(AssertUnwindSafe(|| self.backend.execute_into(inputs, &outputs, &mut place))) else {
-            leave(PANICKED)
-        };
+        let Ok(done) = catch_unwind(AssertUnwindSafe(|| self.backend.execute_into(inputs, &outputs, &mut place))) else { leave(PANICKED) };
         let ended = SystemClock.monotonic();
         match done.map_err(refusal).and_then(|tensors| self.fits(&execute, &outputs, tensors)) {
             Ok(tensors) => self.lane.answer(&execute, &tensors, place, [arrived, begun, ended])?,

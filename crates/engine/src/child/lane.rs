@@ -1,8 +1,8 @@
 //! A runner's end of a lane: one thread receives a batch, executes it elsewhere, and answers, again and again.
 //!
 //! Invariants: a batch's bytes are read where they lie, in the packet or in the region; an answer goes out whole or the
-//! process ends. Waiting costs no processor time, but for a moment after an answer when the next batch came soon lately:
-//! going to sleep and being woken then costs more than the wait.
+//! process ends. Waiting costs no processor time: waiting actively for a moment after an answer was measured, and did not
+//! pay for what it takes from the other threads of the machine.
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
@@ -22,16 +22,10 @@ use crate::region::Whole;
 
 /// The most pieces with one call; the kernel's own limit is 1024.
 const MAX_SLICES: usize = 512;
-/// A gap that was longer counts as this: one pause shall not hide that batches come quickly again.
-const LONGEST_GAP: Duration = Duration::from_millis(1);
 
 pub(super) struct Lane {
     socket: OwnedFd,
     region: Whole,
-    spin: Duration,
-    /// How long the next batch took to come, on average lately.
-    gap: Duration,
-    answered: Duration,
     spare: Arc<Mutex<Option<Box<[u8]>>>>,
 }
 
@@ -64,12 +58,12 @@ impl Drop for Packed {
 }
 
 impl Lane {
-    pub(super) fn new(socket: OwnedFd, region: Whole, spin: Duration) -> Self {
-        Self { socket, region, spin, gap: LONGEST_GAP, answered: Duration::ZERO, spare: Arc::default() }
+    pub(super) fn new(socket: OwnedFd, region: Whole) -> Self {
+        Self { socket, region, spare: Arc::default() }
     }
 
     /// Waits for the next batch; `None` when the node has closed the lane.
-    pub(super) fn receive(&mut self) -> Result<Option<Incoming>, FrameError> {
+    pub(super) fn receive(&self) -> Result<Option<Incoming>, FrameError> {
         let Some(packet) = self.wait()? else { return Ok(None) };
         let arrived = SystemClock.monotonic();
         let (execute, payload) = match packet::parse::<Execute>(&packet)? {
@@ -78,47 +72,24 @@ impl Lane {
         };
         let payload = match execute.payload {
             Payload::Here => Some(payload),
-            Payload::Region(span) => {
-                Some(Bytes::from_static(self.region.slice(span.offset, span.length).ok_or(FrameError::Payload)?))
-            }
+            Payload::Region(span) => Some(Bytes::from_static(self.region.slice(span.offset, span.length).ok_or(FrameError::Payload)?)),
             Payload::Pieces(length) => self.pieces(length)?,
         };
         Ok(Some(Incoming { execute, payload, arrived }))
     }
 
-    fn wait(&mut self) -> Result<Option<Bytes>, FrameError> {
+    fn wait(&self) -> Result<Option<Bytes>, FrameError> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut memory = spare.unwrap_or_else(|| vec![0; MAX_PACKET].into_boxed_slice());
-        let length = self.receive_soon(&mut memory)?;
-        if !self.spin.is_zero() && !self.answered.is_zero() {
-            let gap = SystemClock.monotonic().saturating_sub(self.answered).min(LONGEST_GAP);
-            self.gap = (self.gap * 3 + gap) / 4;
-        }
+        let length = packet::receive(&self.socket, &mut memory, true)?;
         if length == 0 {
             return Ok(None);
         }
         Ok(Some(Bytes::from_owner(Packed { memory: Some(memory), length, spare: self.spare.clone() })))
     }
 
-    fn receive_soon(&self, memory: &mut [u8]) -> io::Result<usize> {
-        if self.gap < self.spin {
-            let until = self.answered + self.spin;
-            loop {
-                match packet::receive(&self.socket, memory, false) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    got => return got,
-                }
-                if SystemClock.monotonic() >= until {
-                    break;
-                }
-                std::hint::spin_loop();
-            }
-        }
-        packet::receive(&self.socket, memory, true)
-    }
-
     /// A payload that found no place in the region. Takes memory as it was announced, or none at all.
-    fn pieces(&mut self, length: u64) -> Result<Option<Bytes>, FrameError> {
+    fn pieces(&self, length: u64) -> Result<Option<Bytes>, FrameError> {
         let mut data = Vec::new();
         let fits = usize::try_from(length).is_ok_and(|length| data.try_reserve_exact(length).is_ok());
         let mut left = length;
@@ -140,16 +111,14 @@ impl Lane {
     }
 
     /// Says why a batch has no outputs.
-    pub(super) fn refuse(&mut self, sequence: u64, refusal: Refusal) -> Result<(), FrameError> {
+    pub(super) fn refuse(&self, sequence: u64, refusal: Refusal) -> Result<(), FrameError> {
         let head = packet::head(&Reply::Refused { sequence, refusal })?;
-        packet::send(&self.socket, &[IoSlice::new(&head)], true)?;
-        self.answered = SystemClock.monotonic();
-        Ok(())
+        Ok(packet::send(&self.socket, &[IoSlice::new(&head)], true)?)
     }
 
     /// Sends the outputs, by the way that suits their size. `timing` is finished here.
     pub(super) fn answer(
-        &mut self,
+        &self,
         execute: &Execute,
         outputs: &[Tensor],
         mut place: OutputPlace,
@@ -185,7 +154,6 @@ impl Lane {
                 self.send_pieces(outputs)?;
             }
         }
-        self.answered = SystemClock.monotonic();
         Ok(())
     }
 

@@ -111,8 +111,7 @@ impl Plan {
             .parts
             .iter()
             .map(|part| {
-                let places: Vec<usize> =
-                    part.outputs.iter().filter_map(|name| names.iter().position(|(_, other)| other == name)).collect();
+                let places: Vec<usize> = part.outputs.iter().filter_map(|name| names.iter().position(|(_, other)| other == name)).collect();
                 (!places.is_empty() && !places.iter().copied().eq(0..names.len())).then_some(places)
             })
             .collect();

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use super::plan::Plan;
 use super::shared::{NoPlace, Outgoing, Sent, Shared};
 use super::{Batch, INLINE, REGION_ALIGNMENT, SendError};
-use crate::channel::{machine_time, packet};
 use crate::channel::wire::{Execute, Payload, Span};
+use crate::channel::{machine_time, packet};
 use crate::region::Extent;
 
 /// Where batches go in. To be shared freely.

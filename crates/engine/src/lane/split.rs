@@ -73,7 +73,8 @@ impl<'a> Output<'a> {
             Bytes::copy_from_slice(body.bytes.get(from..end).unwrap_or_default())
         };
         // Checks type, shape, length, and the elements of texts.
-        let whole = Tensor::new(spec.name(), spec.datatype(), head.shape.clone(), bytes.clone()).map_err(|error| bad(&error.to_string()))?;
+        let whole =
+            Tensor::new(spec.name(), spec.datatype(), head.shape.clone(), bytes.clone()).map_err(|error| bad(&error.to_string()))?;
         spec.check(&whole).map_err(|error| bad(&error.to_string()))?;
         let ends = match wanted.total {
             None => Vec::new(),
@@ -132,10 +133,7 @@ mod tests {
             platform: String::new(),
             inputs: vec![],
             optional_inputs: vec![],
-            outputs: vec![
-                spec("n", DataType::Uint16, vec![Dim::Any, Dim::Fixed(2)]),
-                spec("t", DataType::Bytes, vec![Dim::Any, Dim::Any]),
-            ],
+            outputs: vec![spec("n", DataType::Uint16, vec![Dim::Any, Dim::Fixed(2)]), spec("t", DataType::Bytes, vec![Dim::Any, Dim::Any])],
             engine: String::new(),
         }
     }
@@ -162,7 +160,10 @@ mod tests {
         let texts = |tensor: &Tensor| tensor.byte_elements().map(|e| String::from_utf8(e.to_vec()).unwrap()).collect::<Vec<_>>();
         assert_eq!(parts[0][0].data(), &bytes[..4]);
         assert_eq!((parts[1][1].data().as_ref(), parts[1][1].shape().dims()), (&bytes[4..12], &[2, 2][..]));
-        assert_eq!((texts(&parts[0][1]), texts(&parts[1][0]), texts(&parts[2][0])), (vec![String::new()], vec!["a".into(), "bc".into()], vec!["def".into()]));
+        assert_eq!(
+            (texts(&parts[0][1]), texts(&parts[1][0]), texts(&parts[2][0])),
+            (vec![String::new()], vec!["a".into(), "bc".into()], vec!["def".into()])
+        );
         assert_eq!((parts[0].len(), parts[2].len()), (2, 1));
     }
 

@@ -74,7 +74,8 @@ const FOR_GPU: &[c_long] = &[
     libc::SYS_set_mempolicy, libc::SYS_mbind, libc::SYS_memfd_create, libc::SYS_ftruncate,
 ];
 #[cfg(target_arch = "x86_64")]
-const FOR_GPU_OLD: &[c_long] = &[libc::SYS_open, libc::SYS_stat, libc::SYS_lstat, libc::SYS_access, libc::SYS_readlink, libc::SYS_epoll_wait];
+const FOR_GPU_OLD: &[c_long] =
+    &[libc::SYS_open, libc::SYS_stat, libc::SYS_lstat, libc::SYS_access, libc::SYS_readlink, libc::SYS_epoll_wait];
 #[cfg(not(target_arch = "x86_64"))]
 const FOR_GPU_OLD: &[c_long] = &[];
 

@@ -62,8 +62,7 @@ impl Baseline {
 impl Limits {
     pub(super) fn apply(&self, gpu: bool, own_user: bool, report: &mut Report) {
         let files = if gpu { MAX_FILES_GPU } else { MAX_FILES };
-        let fixed =
-            [(Resource::Core, 0), (Resource::Fsize, 0), (Resource::Nofile, files), (Resource::Memlock, 0), (Resource::Msgqueue, 0)];
+        let fixed = [(Resource::Core, 0), (Resource::Fsize, 0), (Resource::Nofile, files), (Resource::Memlock, 0), (Resource::Msgqueue, 0)];
         report.note("file limits", fixed.into_iter().try_for_each(|(resource, limit)| lower(resource, limit, limit)));
         // The kernel counts by user: where others share it, the limit would be a matter of luck.
         let threads = self.all_threads() * 2 + if gpu { THREADS_GPU } else { 8 };

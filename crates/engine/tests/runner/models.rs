@@ -10,7 +10,12 @@ use plinth_types::{DataType, Dim, Tensor};
 use crate::support::{SOON, spec, start, try_start};
 
 fn request(name: &str, bytes: &[u8]) -> LoadRequest {
-    LoadRequest { files: [(name.parse().unwrap(), bytes.to_vec().into())].into(), threads: 2, provider: plinth_engine::Provider::Cpu, spawner: None }
+    LoadRequest {
+        files: [(name.parse().unwrap(), bytes.to_vec().into())].into(),
+        threads: 2,
+        provider: plinth_engine::Provider::Cpu,
+        spawner: None,
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ struct Cell {
 }
 
 /// The learned cost of one group of items. Times are nanoseconds.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Cost {
     cells: Vec<Cell>,
     known: Vec<u32>,

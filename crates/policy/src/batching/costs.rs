@@ -17,6 +17,8 @@ const NEWCOMERS: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Costs {
     all: Cost,
+    /// The first group; as long as there is no other, `all` is its cost.
+    only: Option<u64>,
     groups: BTreeMap<u64, (u64, Cost)>,
     newcomers: [u64; NEWCOMERS],
     executions: u64,
@@ -24,7 +26,7 @@ pub(super) struct Costs {
 
 impl Costs {
     pub(super) fn of(&self, group: u64) -> &Cost {
-        if self.groups.len() < 2 {
+        if self.groups.is_empty() {
             return &self.all;
         }
         self.groups.get(&group).map(|(_, cost)| cost).filter(|cost| cost.is_known()).unwrap_or(&self.all)
@@ -36,6 +38,17 @@ impl Costs {
 
     pub(super) fn observe(&mut self, group: u64, rows: u32, took: u64, max_rows: u32) {
         self.executions += 1;
+        let only = *self.only.get_or_insert(group) == group;
+        if self.groups.is_empty() && only {
+            self.all.observe(rows, took, max_rows);
+            return;
+        }
+        if self.groups.is_empty()
+            && let Some(only) = self.only
+        {
+            // A second group: what was learned so far was the first one's.
+            self.groups.insert(only, (self.executions, self.all.clone()));
+        }
         self.all.observe(rows, took, max_rows);
         if max_rows > 1 && (self.groups.contains_key(&group) || self.is_admitted(group)) {
             let (seen, cost) = self.groups.entry(group).or_default();
@@ -46,7 +59,7 @@ impl Costs {
 
     /// A group gets a place of its own the second time, so that groups which never come again cost nothing.
     fn is_admitted(&mut self, group: u64) -> bool {
-        if self.executions > 1 && !self.newcomers.contains(&group) {
+        if !self.newcomers.contains(&group) {
             let at = self.executions as usize % NEWCOMERS;
             self.newcomers[at] = group;
             return false;

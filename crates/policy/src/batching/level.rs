@@ -91,12 +91,20 @@ impl Level {
 
         let ends = &mut self.flows[flow as usize].ends;
         slots[at].in_flow = Links { before: ends.after, after: NIL };
-        if ends.after == NIL { ends.before = at } else { slots[ends.after].in_flow.after = at }
+        if ends.after == NIL {
+            ends.before = at
+        } else {
+            slots[ends.after].in_flow.after = at
+        }
         ends.after = at;
 
         let owner = &mut self.tenants[tenant as usize];
         slots[at].in_tenant = Links { before: owner.ends.after, after: NIL };
-        if owner.ends.after == NIL { owner.ends.before = at } else { slots[owner.ends.after].in_tenant.after = at }
+        if owner.ends.after == NIL {
+            owner.ends.before = at
+        } else {
+            slots[owner.ends.after].in_tenant.after = at
+        }
         owner.ends.after = at;
         if owner.items == 0 {
             owner.time = owner.time.max(self.clock);
@@ -119,15 +127,30 @@ impl Level {
 
     /// Takes an item out, wherever it stands.
     pub(super) fn unlink(&mut self, slots: &mut Slots, at: u32) {
-        let (flow, Links { before, after }, tenant_links, rows) =
-            (slots[at].flow, slots[at].in_flow, slots[at].in_tenant, slots[at].rows);
+        let (flow, Links { before, after }, tenant_links, rows) = (slots[at].flow, slots[at].in_flow, slots[at].in_tenant, slots[at].rows);
         let of = &mut self.flows[flow as usize];
-        if before == NIL { of.ends.before = after } else { slots[before].in_flow.after = after }
-        if after == NIL { of.ends.after = before } else { slots[after].in_flow.before = before }
+        if before == NIL {
+            of.ends.before = after
+        } else {
+            slots[before].in_flow.after = after
+        }
+        if after == NIL {
+            of.ends.after = before
+        } else {
+            slots[after].in_flow.before = before
+        }
         let owner = &mut self.tenants[of.tenant as usize];
         let Links { before, after } = tenant_links;
-        if before == NIL { owner.ends.before = after } else { slots[before].in_tenant.after = after }
-        if after == NIL { owner.ends.after = before } else { slots[after].in_tenant.before = before }
+        if before == NIL {
+            owner.ends.before = after
+        } else {
+            slots[before].in_tenant.after = after
+        }
+        if after == NIL {
+            owner.ends.after = before
+        } else {
+            slots[after].in_tenant.before = before
+        }
         owner.items -= 1;
         let group = &mut self.groups[of.group as usize];
         group.items -= 1;
@@ -137,15 +160,30 @@ impl Level {
 
     /// Undoes the latest [`unlink`](Self::unlink) that is not yet undone: its own links still say where it stood.
     fn relink(&mut self, slots: &mut Slots, at: u32) {
-        let (flow, Links { before, after }, tenant_links, rows) =
-            (slots[at].flow, slots[at].in_flow, slots[at].in_tenant, slots[at].rows);
+        let (flow, Links { before, after }, tenant_links, rows) = (slots[at].flow, slots[at].in_flow, slots[at].in_tenant, slots[at].rows);
         let of = &mut self.flows[flow as usize];
-        if before == NIL { of.ends.before = at } else { slots[before].in_flow.after = at }
-        if after == NIL { of.ends.after = at } else { slots[after].in_flow.before = at }
+        if before == NIL {
+            of.ends.before = at
+        } else {
+            slots[before].in_flow.after = at
+        }
+        if after == NIL {
+            of.ends.after = at
+        } else {
+            slots[after].in_flow.before = at
+        }
         let owner = &mut self.tenants[of.tenant as usize];
         let Links { before, after } = tenant_links;
-        if before == NIL { owner.ends.before = at } else { slots[before].in_tenant.after = at }
-        if after == NIL { owner.ends.after = at } else { slots[after].in_tenant.before = at }
+        if before == NIL {
+            owner.ends.before = at
+        } else {
+            slots[before].in_tenant.after = at
+        }
+        if after == NIL {
+            owner.ends.after = at
+        } else {
+            slots[after].in_tenant.before = at
+        }
         owner.items += 1;
         let group = &mut self.groups[of.group as usize];
         group.items += 1;
@@ -299,10 +337,7 @@ impl Level {
 
     fn tenant(&mut self, id: u64) -> u32 {
         let (tenants, clock) = (&mut self.tenants, self.clock);
-        *self
-            .by_tenant
-            .entry(id)
-            .or_insert_with(|| index(tenants.insert(Tenant { id, time: clock, items: 0, ends: UNLINKED, stamp: 0 })))
+        *self.by_tenant.entry(id).or_insert_with(|| index(tenants.insert(Tenant { id, time: clock, items: 0, ends: UNLINKED, stamp: 0 })))
     }
 
     fn group(&mut self, id: u64) -> u32 {
@@ -334,9 +369,8 @@ impl Level {
             self.tenants.retain(|_, tenant| tenant.items > 0);
         }
         let (flows, groups, tenants) = (&self.flows, &self.groups, &self.tenants);
-        self.by_flow.retain(|(group, tenant), at| {
-            flows.get(*at as usize).is_some_and(|flow| flow.group == *group && flow.tenant == *tenant)
-        });
+        self.by_flow
+            .retain(|(group, tenant), at| flows.get(*at as usize).is_some_and(|flow| flow.group == *group && flow.tenant == *tenant));
         self.by_group.retain(|id, at| groups.get(*at as usize).is_some_and(|group| group.id == *id));
         self.by_tenant.retain(|id, at| tenants.get(*at as usize).is_some_and(|tenant| tenant.id == *id));
         self.turns.retain(|Reverse((_, stamp, tenant))| tenants.get(*tenant as usize).is_some_and(|owner| owner.stamp == *stamp));

@@ -79,8 +79,7 @@ impl Slots {
         let uses = self.free.front().map_or(0, |at| self.slots[*at as usize].uses);
         let flow = NIL;
         let (state, in_flow, in_tenant) = (State::Waiting, UNLINKED, UNLINKED);
-        let slot =
-            Slot { uses, state, rows, bytes, deadline, timeout_at, reject, arrived, rank, tenant, group, flow, in_flow, in_tenant };
+        let slot = Slot { uses, state, rows, bytes, deadline, timeout_at, reject, arrived, rank, tenant, group, flow, in_flow, in_tenant };
         let at = if let Some(at) = self.free.pop_front() {
             self.slots[at as usize] = slot;
             at

@@ -3,10 +3,11 @@
 //! Invariants: a key has at most one caller in front; when that one lands or is dropped, everybody behind hears of it and the
 //! seat is free before they do. The locks are held for a look into a table and never while anybody waits.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use plinth_types::{CacheKey, Error, Tensor};
+use plinth_types::{CacheKey, Tensor};
 use tokio::sync::watch;
 
 /// How a computation ended.
@@ -15,7 +16,11 @@ pub(super) enum Ended {
     /// With these outputs.
     Well(Arc<[Tensor]>),
     /// With an error that is about the question.
-    Badly(Arc<Error>),
+    Badly {
+        error: Arc<dyn Any + Send + Sync>,
+        /// Nobody shall try the same again.
+        surely: bool,
+    },
     /// Without a word about the question.
     Abandoned,
 }

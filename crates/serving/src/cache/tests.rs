@@ -136,6 +136,39 @@ async fn errors_are_not_kept_and_make_no_herd() {
     assert!(!bench.ask("a", LONG, |_| Ok(answer())).await.unwrap().hit);
 }
 
+/// An error that nobody shall bring about again.
+#[derive(Debug)]
+struct Deadly;
+
+impl From<Error> for Deadly {
+    fn from(_: Error) -> Self {
+        Self
+    }
+}
+
+impl ComputeError for Deadly {
+    fn for_others(&self) -> ForOthers<Self> {
+        ForOthers::Surely(Self)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_shall_try_again_is_tried_once() {
+    let bench = Bench::new();
+    let tries = AtomicUsize::new(0);
+    let all = join_all((0..50).map(|_| {
+        let compute = |_left| async {
+            tries.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(WORK).await;
+            Err(Deadly)
+        };
+        bench.cache.through(Ask { key: key("a"), ttl: LONG, deadline: LONG, wished: &[] }, compute)
+    }))
+    .await;
+    assert!(all.iter().all(Result::is_err));
+    assert_eq!(tries.into_inner(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn anothers_deadline_is_not_mine() {
     let bench = Bench::new();

@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::catch_unwind;
 use std::path::Path;
 
+use crate::spec::Provider;
 use ort::AsPointer;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
-use crate::spec::Provider;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 
 /// The arena grows by what is asked for, instead of doubling.

@@ -66,16 +66,19 @@ struct Ahead {
 
 impl Executable {
     pub(super) fn new(session: Session, metadata: &ModelMetadata) -> Result<Self, BackendError> {
-        let c_name = |name: &str| CString::new(name).map_err(|_| BackendError::Load("the name of a tensor holds a NUL character".to_owned()));
+        let c_name =
+            |name: &str| CString::new(name).map_err(|_| BackendError::Load("the name of a tensor holds a NUL character".to_owned()));
         let memory = ort::memory::MemoryInfo::new(
             ort::memory::AllocationDevice::CPU,
             0,
             ort::memory::AllocatorType::Device,
             ort::memory::MemoryType::Default,
         );
-        let inputs = session.inputs().iter().zip(&metadata.inputs).map(|(outlet, spec)| {
-            Ok(Input { name: spec.name().to_owned(), c_name: c_name(spec.name())?, symbols: symbols(outlet) })
-        });
+        let inputs = session
+            .inputs()
+            .iter()
+            .zip(&metadata.inputs)
+            .map(|(outlet, spec)| Ok(Input { name: spec.name().to_owned(), c_name: c_name(spec.name())?, symbols: symbols(outlet) }));
         let inputs = inputs.collect::<Result<Vec<_>, BackendError>>()?;
         let outputs = session.outputs().iter().zip(&metadata.outputs).map(|(outlet, spec)| {
             let dims = known(spec, &symbols(outlet), &inputs);

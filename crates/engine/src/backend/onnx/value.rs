@@ -90,7 +90,13 @@ impl Value {
     ///
     /// # Safety
     /// `length` bytes at `data`, aligned for the type and as many as type and shape say, outlive the value.
-    pub(super) unsafe fn view(memory: &MemoryInfo<'_>, data: *mut u8, length: usize, dims: &[i64], datatype: DataType) -> ort::Result<Self> {
+    pub(super) unsafe fn view(
+        memory: &MemoryInfo<'_>,
+        data: *mut u8,
+        length: usize,
+        dims: &[i64],
+        datatype: DataType,
+    ) -> ort::Result<Self> {
         let mut value = std::ptr::null_mut();
         // SAFETY: the shape is read during the call only; the rest is the caller's promise.
         unsafe {

@@ -142,16 +142,25 @@ impl Sweep {
         self.loads.iter().copied().map(point).collect()
     }
 
-    /// The rival with the highest mean goodput over the sweep.
+    /// The rival with the highest mean goodput over the sweep; with `timeouts` also those whose queue time-out was tuned.
     #[must_use]
-    pub fn best_goodput(points: &[Point]) -> Best {
-        best(points, |outcome| -outcome.goodput, |value| -value)
+    pub fn best_goodput(&self, points: &[Point], timeouts: bool) -> Best {
+        self.best(points, timeouts, |outcome| -outcome.goodput, |value| -value)
     }
 
     /// The rival with the lowest mean latency over the sweep: the geometric mean over the loads, so that each load counts alike.
     #[must_use]
-    pub fn best_mean(points: &[Point]) -> Best {
-        best(points, |outcome| outcome.mean.ln(), f64::exp)
+    pub fn best_mean(&self, points: &[Point], timeouts: bool) -> Best {
+        self.best(points, timeouts, |outcome| outcome.mean.ln(), f64::exp)
+    }
+
+    fn best(&self, points: &[Point], timeouts: bool, figure: fn(&Outcome) -> f64, show: fn(f64) -> f64) -> Best {
+        let of = |at: usize| points.iter().map(|point| figure(&point.rivals[at])).sum::<f64>() / points.len().max(1) as f64;
+        let grid = self.grid();
+        let allowed = grid.iter().enumerate().filter(|(_, setting)| timeouts || setting.margin == 0.0);
+        let least = |low: (usize, f64), this: (usize, f64)| if this.1 < low.1 { this } else { low };
+        let (at, value) = allowed.map(|(at, _)| (at, of(at))).fold((0, f64::INFINITY), least);
+        Best { at, value: show(value) }
     }
 
     /// The learning batcher's goodput over the sweep.
@@ -165,11 +174,4 @@ impl Sweep {
     pub fn mean(points: &[Point]) -> f64 {
         (points.iter().map(|point| point.learned.mean.ln()).sum::<f64>() / points.len().max(1) as f64).exp()
     }
-}
-
-fn best(points: &[Point], figure: impl Fn(&Outcome) -> f64, show: impl Fn(f64) -> f64) -> Best {
-    let rivals = points.first().map_or(0, |point| point.rivals.len());
-    let of = |at: usize| points.iter().map(|point| figure(&point.rivals[at])).sum::<f64>() / points.len().max(1) as f64;
-    let (at, value) = (0..rivals).map(|at| (at, of(at))).fold((0, f64::INFINITY), |low, this| if this.1 < low.1 { this } else { low });
-    Best { at, value: show(value) }
 }
