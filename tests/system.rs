@@ -16,6 +16,7 @@ mod support;
 
 mod bad_input;
 mod batching;
+mod cache;
 mod cli;
 mod clients;
 mod e2e;

@@ -61,7 +61,7 @@ impl<T: PartialEq> Suspects<T> {
 
     /// The parts to run now, together and with nothing else; `None` when the search is over. Asked again before the result is in,
     /// the same parts.
-    pub fn next(&mut self) -> Option<&[T]> {
+    pub fn trial(&mut self) -> Option<&[T]> {
         if self.running.is_none() {
             self.running = self.trials.pop();
         }

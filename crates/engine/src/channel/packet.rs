@@ -127,7 +127,7 @@ mod tests {
         let n = receive(&far, &mut buffer, true).unwrap();
         assert!(matches!(parse::<u8>(&buffer[..n]), Ok(Packet::Piece(b"more"))));
         assert_eq!(receive(&far, &mut buffer, false).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        send(&near, &[IoSlice::new(&vec![1; 200])], false).unwrap();
+        send(&near, &[IoSlice::new(&[1; 200])], false).unwrap();
         assert_eq!(receive(&far, &mut buffer[..100], true).unwrap_err().kind(), io::ErrorKind::InvalidData, "never a part");
         drop(near);
         assert_eq!(receive(&far, &mut buffer, true).unwrap(), 0);

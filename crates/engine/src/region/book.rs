@@ -172,7 +172,8 @@ mod tests {
         book.release_clean(40, 10);
         assert_eq!(book.touched(), 40);
         book.release(a, 40);
-        (book.next_window(), book.next_window());
+        book.next_window();
+        book.next_window();
         assert_eq!(book.take_untouched(10, 100), Some((10, 30)));
         book.release_clean(10, 30);
         assert_eq!((book.touched(), book.allocate(100)), (10, Some(0)));

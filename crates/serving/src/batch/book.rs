@@ -89,6 +89,7 @@ pub(super) struct Book {
     /// Requests whose batch failed as a whole, and which run by themselves so that one does not fail the others.
     singles: VecDeque<Waiting>,
     max_items: usize,
+    max_rows: u32,
     batched: bool,
     merge: bool,
     next_flight: u64,
@@ -110,6 +111,7 @@ impl Book {
     pub fn new(settings: Settings, lanes: usize, batched: bool, merge: bool) -> Self {
         Self {
             max_items: settings.max_items,
+            max_rows: settings.max_rows,
             batcher: Batcher::new(settings),
             waiting: HashMap::default(),
             lanes: (0..lanes).map(|_| VecDeque::with_capacity(2)).collect(),
@@ -147,6 +149,9 @@ impl Book {
         }
         let group = if self.merge {
             work.group()
+        } else if self.max_rows == 1 {
+            // Two of them cannot share a batch anyway.
+            ALONE
         } else {
             self.next_group = self.next_group.wrapping_add(1);
             self.next_group
