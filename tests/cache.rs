@@ -1,7 +1,6 @@
 //! The response cache as callers and operators see it: given again, per tenant's deployment, computed once for a herd, warmed.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use plinth_client::wire;
 use serde_json::{Value, json};
@@ -45,11 +44,9 @@ async fn a_deployment_that_asks_for_it_has_its_answers_given_again() {
     villain(&node, "anew", json!({})).await;
     let work = command("delay 30ms");
     let first = fine(&node, "again", &work).await;
-    let start = Instant::now();
     for _ in 0..10 {
         assert_eq!(fine(&node, "again", &work).await, first);
     }
-    assert!(start.elapsed() < Duration::from_millis(10 * 30), "hits do not wait for the model: {:?}", start.elapsed());
     assert_eq!(counts(&node, "again").await, [11, 1, 10, 1]);
     // The id does not count, the input and the parameters do.
     let mut other = work.clone();
@@ -90,7 +87,7 @@ async fn a_herd_computes_once_and_errors_are_not_kept() {
     let (status, _) = infer(&node, "herd", &command("fail on purpose")).await;
     assert_eq!(status, 500);
 
-    // One of the herd kills the runner, one more to be sure; not each.
+    // One of the herd kills the runner, one more to be sure; a third would have the version held back.
     let statuses = herd(command("crash")).await;
     assert!(statuses.iter().all(|status| *status >= 400), "{statuses:?}");
     models::default_is(&node, "herd", 1).await;
@@ -104,7 +101,12 @@ async fn a_cache_is_warmed_from_a_list() {
     let raw = |value: &Value| serde_json::value::to_raw_value(value).unwrap();
     let list = wire::WarmCache {
         version: None,
-        requests: vec![raw(&command("delay 1ms")), raw(&json!({"inputs": []})), raw(&command("fail on purpose")), raw(&command("delay 2ms"))],
+        requests: vec![
+            raw(&command("delay 1ms")),
+            raw(&json!({"inputs": []})),
+            raw(&command("fail on purpose")),
+            raw(&command("delay 2ms")),
+        ],
     };
     let name = models::name("warm");
     let first = node.client().warm_cache(&name, &list).await.unwrap();

@@ -166,7 +166,10 @@ async fn errors_name_their_step_and_leave_the_pipeline_standing() {
     assert!(status == 400 && answer["error"].as_str().unwrap().starts_with("step 'first'"), "{answer}");
     let (_, answer) = infer(&node, "both", &body(&[("second_command", "abort")])).await;
     assert!(answer["error"].as_str().unwrap().starts_with("step 'second'"), "{answer}");
-    eventually("the second step is back", Duration::from_secs(20), async || (infer(&node, "both", &body(&[])).await.0 == 200).then_some(())).await;
+    eventually("the second step is back", Duration::from_secs(20), async || {
+        (infer(&node, "both", &body(&[])).await.0 == 200).then_some(())
+    })
+    .await;
 
     node.client().unload_model(&models::name("second")).await.unwrap();
     let gone = eventually("the second step is gone", Duration::from_secs(10), async || {
@@ -178,7 +181,10 @@ async fn errors_name_their_step_and_leave_the_pipeline_standing() {
     assert!(answer["error"].as_str().unwrap().starts_with("step 'second' of pipeline 'both'"), "{answer}");
     assert_eq!(models::served(&node, "both", 1).await.unwrap().state, "ready", "the pipeline waits for it");
     node.client().load_model(&models::name("second")).await.unwrap();
-    eventually("the second step is back", Duration::from_secs(20), async || (infer(&node, "both", &body(&[])).await.0 == 200).then_some(())).await;
+    eventually("the second step is back", Duration::from_secs(20), async || {
+        (infer(&node, "both", &body(&[])).await.0 == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ impl Sessions {
     fn load(model: &Path, environment: &Environment) -> Result<Self> {
         let model = std::fs::read(model)?;
         let session =
-            |_| Ok(Mutex::new(build(environment, &model).map_err(|error| anyhow::anyhow!("the model cannot be loaded: {error}"))?));
+            |_| Ok(Mutex::new(build(environment, &model, 1).map_err(|error| anyhow::anyhow!("the model cannot be loaded: {error}"))?));
         Ok(Self((0..THREADS).map(session).collect::<Result<_>>()?))
     }
 
@@ -58,9 +58,10 @@ impl Sessions {
     }
 }
 
-fn build(environment: &Environment, model: &[u8]) -> ort::Result<Session> {
+/// A session with so many threads of its own that do not spin.
+pub fn build(environment: &Environment, model: &[u8], threads: usize) -> ort::Result<Session> {
     Session::builder(environment)?
-        .with_intra_threads(1)?
+        .with_intra_threads(threads)?
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?

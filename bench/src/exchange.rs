@@ -3,6 +3,7 @@
 //! It reads just enough of an answer to know where it ends, so that it costs little beside the server on the same cores.
 
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -13,7 +14,7 @@ const KEPT: usize = 256 * 1024;
 #[derive(Clone)]
 pub struct Target {
     pub address: String,
-    request: Vec<u8>,
+    request: Bytes,
 }
 
 impl Target {
@@ -39,7 +40,7 @@ impl Target {
         let head = format!("{method} /{path} HTTP/1.1\r\nHost: {address}\r\n{key}{fields}\r\n");
         let mut request = head.into_bytes();
         request.extend_from_slice(body);
-        Ok(Self { address: address.to_owned(), request })
+        Ok(Self { address: address.to_owned(), request: request.into() })
     }
 }
 

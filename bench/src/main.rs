@@ -1,24 +1,38 @@
 //! Measures Plinth and writes the figures down.
 //!
-//! `plinth-bench table` answers: how many requests per second, and how late, for JSON and binary bodies, 1 / 16 / 64
-//! connections, the digits model and identity models of 1 KiB and 1 MiB; Plinth against a bare HTTP server that calls
-//! ONNX Runtime in its own process. Both sides get the same bytes from the same load generator on the same machine, one
-//! after the other within each row.
+//! Each subcommand is a question, answered in `bench/results/<name>.md` and `.json`; `all` asks every one. What is compared
+//! runs in the same run, in turn, on the same machine, with the same bytes from the same load generator. Other people's
+//! servers are found where `scripts/rivals.sh` put them, and skipped with a line where they are not.
 //!
-//! `plinth-bench footprint` answers: does a node start fast enough, stay small, give memory back, swap versions without
-//! a failed request, recover from a runner's death in time, and what does a process of its own for each model cost.
-//!
-//! Command: `make bench` (release build); results go to `bench/results/`.
-#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring tool reads clocks, spawns and prints")]
+//! Command: `make bench` (release build).
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a measuring tool reads clocks, spawns and prints"
+)]
 
+mod all;
 mod bare;
 mod body;
+mod cache;
+mod conv;
+mod digits;
 mod exchange;
 mod footprint;
+mod grpc;
+mod http2;
+mod isolation;
+mod line;
 mod load;
+mod neighbour;
+mod perf_analyzer;
 mod plinth;
 mod process;
+mod rivals;
 mod setup;
+mod sides;
+mod sizes;
 mod table;
 
 use std::path::PathBuf;
@@ -79,6 +93,68 @@ enum Command {
         #[command(flatten)]
         amount: footprint::Amount,
     },
+    /// Measures everything.
+    All {
+        #[command(flatten)]
+        setup: setup::Setup,
+        #[command(flatten)]
+        amount: all::Amount,
+    },
+    /// Calls a net in this process without end and prints pictures per second.
+    Raw {
+        /// The net.
+        model: PathBuf,
+        /// ONNX Runtime's shared library.
+        #[arg(long)]
+        onnxruntime: PathBuf,
+        #[command(flatten)]
+        how: conv::Raw,
+    },
+    /// Measures the digits model beside the bare server, Triton and MLServer.
+    Digits(Timed),
+    /// Measures one element and 16 MB by every way in.
+    Sizes(Timed),
+    /// Measures what the response cache is worth.
+    Cache(Timed),
+    /// Measures a convolutional net beside raw ONNX Runtime.
+    Conv(Timed),
+    /// Measures a loaded model while another is loaded.
+    Neighbour {
+        #[command(flatten)]
+        timed: Timed,
+        /// How often quiet and loading windows are measured, two of each.
+        #[arg(long, default_value_t = 2)]
+        rounds: usize,
+        /// Requests per second.
+        #[arg(long, default_value_t = 1_000.0)]
+        rate: f64,
+    },
+    /// Records what the engine's example says about the cost of isolation.
+    Isolation {
+        #[command(flatten)]
+        setup: setup::Setup,
+    },
+    /// Runs NVIDIA's perf_analyzer.
+    #[command(name = "perf_analyzer")]
+    PerfAnalyzer {
+        #[command(flatten)]
+        setup: setup::Setup,
+        /// The highest concurrency.
+        #[arg(long, default_value_t = 16)]
+        concurrency: usize,
+        /// The length of its windows in milliseconds.
+        #[arg(long, default_value_t = 300)]
+        window: u32,
+    },
+}
+
+#[derive(clap::Args)]
+struct Timed {
+    #[command(flatten)]
+    setup: setup::Setup,
+    /// Seconds for each figure.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
 }
 
 #[derive(clap::Args, Clone, Copy)]
@@ -107,12 +183,36 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Load { url, body, header_length, key, shape } => {
             let target = exchange::Target::post(&url, &std::fs::read(body)?, header_length, key.as_deref())?;
-            let report = runtime(1)?.block_on(load::run(&target, shape))?;
+            let report = runtime(1)?.block_on(load::run(&load::Traffic::http(&target), shape))?;
             println!("{}", serde_json::to_string_pretty(&report)?);
             Ok(())
         }
         Command::Table { setup, seconds } => runtime(1)?.block_on(table::measure(&setup, Duration::from_secs_f64(seconds))),
-        Command::Footprint { setup, amount } => runtime(1)?.block_on(footprint::measure(&setup, &amount)),
+        Command::Raw { model, onnxruntime, how } => {
+            println!("{}", conv::raw(&model, &onnxruntime, how)?);
+            Ok(())
+        }
+        Command::All { setup, amount } => runtime(1)?.block_on(all::measure(&setup, &amount)),
+        Command::Footprint { setup, amount } => judge(runtime(1)?.block_on(footprint::measure(&setup, &amount))?),
+        Command::Digits(Timed { setup, seconds }) => judge(runtime(1)?.block_on(digits::measure(&setup, seconds))?),
+        Command::Sizes(Timed { setup, seconds }) => judge(runtime(1)?.block_on(sizes::measure(&setup, seconds))?),
+        Command::Cache(Timed { setup, seconds }) => judge(runtime(1)?.block_on(cache::measure(&setup, seconds))?),
+        Command::Conv(Timed { setup, seconds }) => judge(runtime(1)?.block_on(conv::measure(&setup, seconds))?),
+        Command::Neighbour { timed, rounds, rate } => {
+            judge(runtime(1)?.block_on(neighbour::measure(&timed.setup, timed.seconds, rounds, rate))?)
+        }
+        Command::Isolation { setup } => judge(isolation::measure(&setup)?),
+        Command::PerfAnalyzer { setup, concurrency, window } => {
+            judge(runtime(1)?.block_on(perf_analyzer::measure(&setup, (1, concurrency), window))?)
+        }
+    }
+}
+
+/// A figure that missed its bar, or is not there, is a failure, with the results written.
+fn judge(verdict: line::Verdict) -> anyhow::Result<()> {
+    match verdict {
+        line::Verdict { missed: 0, unmeasured: 0 } => Ok(()),
+        line::Verdict { missed, unmeasured } => anyhow::bail!("{missed} of the bars were missed, {unmeasured} could not be measured"),
     }
 }
 

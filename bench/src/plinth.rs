@@ -27,13 +27,24 @@ pub struct Home {
 impl Home {
     /// An empty home. Keys are on and everything else is as it is by default, but for the ports.
     pub fn new(setup: &Setup) -> Result<Self> {
+        Self::with(setup, &[])
+    }
+
+    /// The same with further keys of the configuration, and their values as TOML.
+    pub fn with(setup: &Setup, keys: &[(&str, &str)]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let config = format!(
-            "[node]\ndata_dir = {:?}\n[listen]\nhttp = \"127.0.0.1:0\"\ngrpc = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n[engine]\nonnxruntime = {:?}\n",
-            directory.path().join("data"),
-            setup.onnxruntime.canonicalize().context("ONNX Runtime's library is not there; `make setup` fetches it")?
-        );
-        std::fs::write(directory.path().join("plinth.toml"), config)?;
+        let data = format!("{:?}", directory.path().join("data"));
+        let library = setup.onnxruntime.canonicalize().context("ONNX Runtime's library is not there; `make setup` fetches it")?;
+        let (library, port) = (format!("{library:?}"), "\"127.0.0.1:0\"");
+        let own = [
+            ("node.data_dir", &*data),
+            ("listen.http", port),
+            ("listen.grpc", port),
+            ("listen.metrics", port),
+            ("engine.onnxruntime", &*library),
+        ];
+        let all = own.iter().chain(keys).map(|(key, value)| format!("{key} = {value}\n"));
+        std::fs::write(directory.path().join("plinth.toml"), all.collect::<String>())?;
         let binary = setup.plinth.canonicalize().context("the binary is not there; `make build` makes it")?;
         Ok(Self { directory, binary, key: None })
     }
@@ -46,8 +57,8 @@ impl Home {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Instant::now();
         let child = command.spawn().context("starting plinth")?;
-        let mut node = Node { child, started, http: String::new(), key: String::new(), binary: self.binary.clone() };
-        node.http = self.until("node.json", || self.address(node.child.id()))?;
+        let mut node = Node { child, started, http: String::new(), grpc: String::new(), key: String::new(), binary: self.binary.clone() };
+        (node.http, node.grpc) = self.until("node.json", || self.address(node.child.id()))?;
         let key = match self.key.take() {
             Some(key) => key,
             None => self.until("the admin key", || self.printed_key())?,
@@ -72,10 +83,11 @@ impl Home {
         bail!("waited in vain for {what}; the node said:\n{}", std::fs::read_to_string(self.path("log")).unwrap_or_default())
     }
 
-    fn address(&self, pid: u32) -> Option<String> {
+    fn address(&self, pid: u32) -> Option<(String, String)> {
         let file: Value = serde_json::from_slice(&std::fs::read(self.path("data/node.json")).ok()?).ok()?;
         // A node that was killed leaves its file behind.
-        (file["pid"].as_u64() == Some(u64::from(pid))).then(|| Some(format!("http://{}", file["http"].as_str()?)))?
+        let own = file["pid"].as_u64() == Some(u64::from(pid));
+        own.then(|| Some((format!("http://{}", file["http"].as_str()?), file["grpc"].as_str()?.to_owned())))?
     }
 
     fn printed_key(&self) -> Option<String> {
@@ -91,6 +103,8 @@ pub struct Node {
     /// When its program was executed.
     pub started: Instant,
     pub http: String,
+    /// The address of its gRPC listener.
+    pub grpc: String,
     pub key: String,
     binary: PathBuf,
 }
@@ -158,6 +172,41 @@ pub fn digits(setup: &Setup, version: &str, name: &str, to: &Path) -> Result<()>
     std::fs::copy(from.join("model.onnx"), to.join("model.onnx")).with_context(|| format!("copying version {version} of digits"))?;
     let config = std::fs::read_to_string(from.join("config.pbtxt"))?;
     Ok(std::fs::write(to.join("config.pbtxt"), config.replace("name: \"digits\"", &format!("name: \"{name}\"")))?)
+}
+
+/// Writes a model with a configuration into a directory. Batches begin every tensor; `rest` is more of `config.pbtxt`.
+pub fn batched(model: &Model<'_>, rest: &str, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    std::fs::write(to.join("model.onnx"), model.onnx)?;
+    Ok(std::fs::write(to.join("config.pbtxt"), model.config("platform: \"onnxruntime_onnx\"", rest))?)
+}
+
+/// A model with one FP32 input and some outputs, for every server that reads `config.pbtxt`.
+pub struct Model<'a> {
+    pub name: &'a str,
+    pub onnx: &'a [u8],
+    pub max_batch: usize,
+    pub input: (&'a str, &'a [usize]),
+    /// Name, type and shape of each.
+    pub outputs: &'a [(&'a str, &'a str, &'a [usize])],
+}
+
+impl Model<'_> {
+    pub fn config(&self, platform: &str, rest: &str) -> String {
+        let outputs: Vec<String> = self
+            .outputs
+            .iter()
+            .map(|(name, kind, shape)| format!("{{ name: \"{name}\", data_type: TYPE_{kind}, dims: {shape:?} }}"))
+            .collect();
+        format!(
+            "name: \"{}\"\n{platform}\nmax_batch_size: {}\ninput [ {{ name: \"{}\", data_type: TYPE_FP32, dims: {:?} }} ]\noutput [ {} ]\n{rest}\n",
+            self.name,
+            self.max_batch,
+            self.input.0,
+            self.input.1,
+            outputs.join(", ")
+        )
+    }
 }
 
 /// Writes a model into a directory that returns its one FP32 input of so many columns.

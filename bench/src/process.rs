@@ -26,6 +26,16 @@ pub fn children(pid: u32) -> Result<usize> {
     Ok(processes.filter(|child| status(*child, "PPid:").is_ok_and(|parent| parent == u64::from(pid))).count())
 }
 
+/// The processor time that this process has used, in user and kernel mode.
+pub fn own_cpu_seconds() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // The name may hold spaces and ends with the last bracket; then comes field 3.
+    let (_, fields) = text.rsplit_once(')').context("no fields")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
 /// Sends a signal.
 pub fn send(pid: u32, signal: Signal) -> Result<()> {
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw).context("not a process id")?;

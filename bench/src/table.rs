@@ -1,6 +1,7 @@
 //! The table: every model × encoding × number of connections, both servers in each row.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,7 +11,7 @@ use crate::Shape;
 use crate::bare::Bare;
 use crate::body;
 use crate::exchange::Target;
-use crate::load::{self, Report};
+use crate::load::{self, Report, Traffic};
 use crate::plinth::{self, Home};
 use crate::process;
 use crate::setup::Setup;
@@ -63,8 +64,8 @@ pub async fn measure(setup: &Setup, cell: Duration) -> Result<()> {
         }
         node.push(case.model, &model, true)?;
         let bare = Bare::start(&model.join("model.onnx"), &setup.onnxruntime)?;
-        for (encoding, body) in [("JSON", body::json(case.input, case.shape)), ("binary", body::binary(case.input, case.shape))] {
-            let target = |url: &str, key| Target::post(url, &body.bytes, body.header_length, key);
+        for (encoding, body) in [("JSON", body::json(case.input, &case.shape)), ("binary", body::binary(case.input, &case.shape))] {
+            let target = |url: &str, key| Ok::<_, anyhow::Error>(Traffic::http(&Target::post(url, &body.bytes, body.header_length, key)?));
             let (ours, theirs) = (target(&node.infer_url(case.model), Some(&node.key))?, target(&bare.url(), None)?);
             for connections in CONNECTIONS {
                 let (plinth, bare) = both(&ours, &theirs, connections, cell).await?;
@@ -79,7 +80,7 @@ pub async fn measure(setup: &Setup, cell: Duration) -> Result<()> {
 }
 
 /// Both servers for the same time, in two halves each, so that a machine that slows down hurts both.
-pub async fn both(ours: &Target, theirs: &Target, connections: usize, cell: Duration) -> Result<(Report, Report)> {
+pub async fn both(ours: &Arc<Traffic>, theirs: &Arc<Traffic>, connections: usize, cell: Duration) -> Result<(Report, Report)> {
     let shape = |seconds| Shape { connections, seconds, rate: None };
     for target in [ours, theirs] {
         load::run(target, shape(WARM_UP_SECONDS)).await?;
@@ -87,24 +88,7 @@ pub async fn both(ours: &Target, theirs: &Target, connections: usize, cell: Dura
     let half = cell.as_secs_f64() / 2.0;
     let (ours_1, theirs_1) = (load::run(ours, shape(half)).await?, load::run(theirs, shape(half)).await?);
     let (theirs_2, ours_2) = (load::run(theirs, shape(half)).await?, load::run(ours, shape(half)).await?);
-    Ok((merge(&ours_1, &ours_2), merge(&theirs_1, &theirs_2)))
-}
-
-/// Two halves as one: counts add up, medians are averaged, the worse of two tails stands.
-fn merge(a: &Report, b: &Report) -> Report {
-    let seconds = a.seconds + b.seconds;
-    let requests = a.requests + b.requests;
-    Report {
-        connections: a.connections,
-        seconds,
-        requests,
-        errors: a.errors + b.errors,
-        per_second: requests as f64 / seconds,
-        p50_us: f64::midpoint(a.p50_us, b.p50_us),
-        p95_us: a.p95_us.max(b.p95_us),
-        p99_us: a.p99_us.max(b.p99_us),
-        max_us: a.max_us.max(b.max_us),
-    }
+    Ok((ours_1.merge(&ours_2)?, theirs_1.merge(&theirs_2)?))
 }
 
 fn head() -> String {
@@ -143,5 +127,5 @@ fn write(setup: &Setup, cell: Duration, rows: &[Row], resident_kib: u64) -> Resu
         writeln!(text, "{}", line(row))?;
     }
     writeln!(text, "\nResident memory of the node process after the run: {:.1} MiB.", resident_kib as f64 / 1024.0)?;
-    setup.write(&text, &Figures { commit: &setup.commit, date: &setup.date, rows, resident_kib })
+    setup.write("table", &text, &Figures { commit: &setup.commit, date: &setup.date, rows, resident_kib })
 }

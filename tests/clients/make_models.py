@@ -162,6 +162,8 @@ output { name: "fc6_1" data_type: TYPE_FP32 dims: [ 1000 ] label_filename: "labe
     (directory / "labels.txt").write_text("\n".join(["red", "green", "blue"] + [f"nothing {n}" for n in range(3, 1000)]) + "\n")
 
 
+# The one for pictures.
+PICTURES = "densenet_onnx"
 MODELS = {
     "simple": lambda directory: add_and_subtract(directory, INT32, "TYPE_INT32"),
     "simple_int8": lambda directory: add_and_subtract(directory, INT8, "TYPE_INT8"),
@@ -170,7 +172,7 @@ MODELS = {
     "simple_sequence": sequence,
     "simple_dyna_sequence": dyna_sequence,
     "simple_string_dyna_sequence": string_dyna_sequence,
-    "densenet_onnx": pictures,
+    PICTURES: pictures,
 }
 
 

@@ -200,9 +200,10 @@ class Types(Case):
         self.refused(400, "NaN", "inputs[0].data[0]", call=call)
 
     def test_bytes_are_texts_to_onnx(self):
-        for element, why in [(b"\xff", "UTF-8"), (b"a\x00b", "NUL")]:
-            call = lambda: self.infer("identity_bytes", [tensor("x", np.array([[element]], dtype=np.object_))])
-            self.refused(400, "'x'", why, call=call)
+        call = lambda: self.infer("identity_bytes", [tensor("x", np.array([[b"\xff"]], dtype=np.object_))])
+        self.refused(400, "'x'", "UTF-8", call=call)
+        with_nul = np.array([[b"a\x00b", b"\x00"]], dtype=np.object_)
+        self.assert_same(self.infer("identity_bytes", [tensor("x", with_nul)]).as_numpy("y"), with_nul)
 
     def test_a_larger_tensor(self):
         values = np.random.default_rng(7).standard_normal((64, 4096)).astype(np.float32)
@@ -416,8 +417,7 @@ class SharedMemory(Case):
                 output = result.get_output("y")
                 self.assertEqual((output["datatype"], output["shape"]), (kind, list(values.shape)))
                 self.assertNotIn("data", output)
-                wanted = {"shared_memory_region": name, "shared_memory_byte_size": size, "shared_memory_offset": 8 + size}
-                self.assertEqual(output["parameters"], wanted)
+                self.assertNotIn("parameters", output, "the C++ client takes them for a binary output")
                 dtype = np.object_ if kind == "BYTES" else values.dtype
                 got = shm.get_contents_as_numpy(handle, dtype, output["shape"], offset=8 + size)
                 self.assert_same(np.array(got), values)

@@ -11,6 +11,7 @@ use super::{Line, Part};
 use crate::bare::Bare;
 use crate::body;
 use crate::exchange::Target;
+use crate::load::Traffic;
 use crate::plinth::{self, Home};
 use crate::setup::Setup;
 use crate::table;
@@ -24,10 +25,10 @@ pub async fn measure(setup: &Setup, time: Duration) -> Result<Part> {
     let node = home.start()?;
     node.push("identity", directory.path(), true)?;
     let bare = Bare::start(&directory.path().join("model.onnx"), &setup.onnxruntime)?;
-    let body = body::binary("x", [1, COLUMNS]);
+    let body = body::binary("x", &[1, COLUMNS]);
     let target = |url: &str, key| Target::post(url, &body.bytes, body.header_length, key);
     let (ours, theirs) = (target(&node.infer_url("identity"), Some(&node.key))?, target(&bare.url(), None)?);
-    let (plinth, bare) = table::both(&ours, &theirs, 1, time).await?;
+    let (plinth, bare) = table::both(&Traffic::http(&ours), &Traffic::http(&theirs), 1, time).await?;
     let cost = plinth.p50_us - bare.p50_us;
     Ok(Part {
         name: "isolation",

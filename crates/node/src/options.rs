@@ -78,8 +78,6 @@ pub fn serving(config: &Config, data_dir: &Path) -> Result<ServingOptions> {
             None
         }
     };
-    // Counts what affinity and the cgroup's quota leave to this process.
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(ServingOptions {
         program: std::env::current_exe().context("the path of this binary")?,
         onnxruntime,
@@ -94,7 +92,8 @@ pub fn serving(config: &Config, data_dir: &Path) -> Result<ServingOptions> {
             })
             .collect(),
         threads: (engine.threads > 0).then_some(engine.threads),
-        processors: u16::try_from(processors).unwrap_or(u16::MAX),
+        // What affinity and the cgroup's quota leave to this process.
+        processors: u16::try_from(plinth_runtime::cpu_budget().threads()).unwrap_or(u16::MAX),
         provider: match engine.provider {
             plinth_config::Provider::Cpu => Provider::Cpu,
             plinth_config::Provider::Cuda => Provider::Cuda { device: 0 },

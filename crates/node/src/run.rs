@@ -15,7 +15,7 @@ use plinth_identity::KeyRing;
 use plinth_net::{ConnectionLimits, ListenerConfig, Server};
 use plinth_registry::{FloorBook, Registry};
 use plinth_runtime::{CancellationToken, CrashPoints, OnEnd, ShutdownList, TaskGroup, World};
-use plinth_serving::{ResponseCache, Regions, Serving, State};
+use plinth_serving::{Regions, ResponseCache, Serving, State};
 use plinth_store::{Metadata, Objects, objects};
 use plinth_telemetry::{BuildInfo, Catalogue, LogControl};
 use plinth_types::Digest;
@@ -94,7 +94,13 @@ struct Node {
 }
 
 impl Node {
-    async fn start(config: &Config, data: &DataDir, world: &World, groups: &Groups, (started, logs): (Duration, LogControl)) -> Result<Self> {
+    async fn start(
+        config: &Config,
+        data: &DataDir,
+        world: &World,
+        groups: &Groups,
+        (started, logs): (Duration, LogControl),
+    ) -> Result<Self> {
         let tasks = &groups.node;
         let catalogue = Arc::new(Catalogue::new(BuildInfo {
             version: env!("CARGO_PKG_VERSION"),

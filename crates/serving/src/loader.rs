@@ -96,7 +96,13 @@ impl Loader {
 
     /// Whether answers are cached. Those of a pipeline are not: its steps change under it, and cache for themselves. Nor are
     /// those of sequences.
-    fn cache_plan(&self, version: &VersionRef, deployment: &DeploymentRecord, config: &ModelConfig, executor: &Executor) -> Option<CachePlan> {
+    fn cache_plan(
+        &self,
+        version: &VersionRef,
+        deployment: &DeploymentRecord,
+        config: &ModelConfig,
+        executor: &Executor,
+    ) -> Option<CachePlan> {
         if matches!(executor, Executor::Pipeline(_)) || config.sequence_settings().is_some() {
             return None;
         }
@@ -213,7 +219,10 @@ impl Loader {
     fn backend(&self, version: &VersionRef, files: &[FileSpec]) -> Result<BackendKind> {
         let has = |kind: BackendKind| files.iter().any(|f| f.path.as_str() == kind.model_file());
         let Some(kind) = [BackendKind::Onnx, BackendKind::Step, BackendKind::Villain].into_iter().find(|k| has(*k)) else {
-            return Err(refuse(version, "no backend knows its files; an ONNX model is a file 'model.onnx' at the top of the version, a built-in step 'step.toml', a foreign server 'process.toml', and a pipeline a 'config.pbtxt' with ensemble_scheduling"));
+            return Err(refuse(
+                version,
+                "no backend knows its files; an ONNX model is a file 'model.onnx' at the top of the version, a built-in step 'step.toml', a foreign server 'process.toml', and a pipeline a 'config.pbtxt' with ensemble_scheduling",
+            ));
         };
         if !self.options.backends.contains(&kind) {
             return Err(refuse(version, &format!("the backend '{}' is not among engine.backends of this node", kind.as_str())));

@@ -18,9 +18,9 @@ use crate::executor::{Executor, Scene};
 use crate::instance::Failure;
 use crate::loader::Loader;
 use crate::memory::demand::{Parking, Wanted};
-use crate::reconciler::Reconciler;
 use crate::model_config::SequenceSettings;
 use crate::pipeline::Steps;
+use crate::reconciler::Reconciler;
 use crate::sequence::{AllSequences, SequenceControl, Sequences, Turn};
 use crate::statistics::BatchTimes;
 use crate::{Instance, ModelStatistics, ModelWish, Table, VersionSource};
@@ -261,7 +261,8 @@ impl Serving {
             let instance = self.find(&request, last.as_ref(), deadline).await?;
             instance.check(&request.inputs, &request.outputs).map_err(|error| self.refused(&instance, start, error))?;
             if self.poison.refuses(&instance.content, &request.inputs, start) {
-                let text = format!("model '{}' died twice of exactly this input; it is refused for a while. Send another one", request.model);
+                let text =
+                    format!("model '{}' died twice of exactly this input; it is refused for a while. Send another one", request.model);
                 return Err(self.refused(&instance, start, Error::new(Reason::InputRefused, text)));
             }
             if let (Some(sequences), None) = (&instance.sequences, &turn) {
@@ -279,7 +280,7 @@ impl Serving {
             };
             let run = Run { instance: &instance, request: &request, inputs, outputs, rows: record.rows, deadline, suspect, depth };
             let (result, cache) = match &instance.cache {
-                Some(plan) if turn.is_none() => Box::pin(self.cached(plan, run)).await,
+                Some(plan) if turn.is_none() && request.sequence.is_none() => Box::pin(self.cached(plan, run)).await,
                 _ => (self.run(run).await, CacheUse::Off),
             };
             match result {

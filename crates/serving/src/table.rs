@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use plinth_types::{Error, ModelName, Reason, Result, TenantName, VersionNumber};
 
-use crate::memory::{MemoryReport, VersionMemory};
 use crate::Instance;
+use crate::memory::{MemoryReport, VersionMemory};
 
 /// Where a version stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

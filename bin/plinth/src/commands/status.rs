@@ -60,7 +60,12 @@ fn memory(device: &wire::DeviceMemory, all: &wire::ModelMemory) -> Cell {
     if let Some(budget) = device.budget {
         text.push_str(&format!(" of {}", ByteSize(budget)));
     }
-    let counts = [("evicted", all.evictions), ("unloaded idle", all.idle_unloads), ("loaded on demand", all.loads_on_demand), ("requests waiting", all.parked)];
+    let counts = [
+        ("evicted", all.evictions),
+        ("unloaded idle", all.idle_unloads),
+        ("loaded on demand", all.loads_on_demand),
+        ("requests waiting", all.parked),
+    ];
     for (what, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
         text.push_str(&format!(", {count} {what}"));
     }
@@ -151,13 +156,20 @@ mod tests {
         };
         let text = anstream::adapter::strip_str(&render("http://127.0.0.1:8000", &status, true)).to_string();
         insta::assert_snapshot!(text, @r"
-        node        http://127.0.0.1:8000 · plinth 0.1.0
-        state       ready
-        up for      2 h 3 min
-        memory      50MiB
+        node           http://127.0.0.1:8000 · plinth 0.1.0
+        state          ready
+        up for         2 h 3 min
+        memory         50MiB
         models on cpu  28MiB of 64MiB, 3 evicted
-        ledger      sqlite 3.51.3
-        files       files
+        ledger         sqlite 3.51.3
+        files          files
+        snapshot       revision 7, checked 1970-01-01T00:00:00.000Z; the ledger cannot be reac…
+        signatures     not required
+        access         open: everybody on this machine may do everything (--dev)
+
+        MODEL   VERSION  STATE            ENGINE              MEMORY  RESTARTS   PID  REASON
+        digits        1  ready (default)  onnxruntime 1.24.4   28MiB         2  4711
+        digits        1  failed           onnxruntime 1.24.4       -         2     -  the graph is truncated
 
         digits@1 runs without: network namespace: not permitted
 

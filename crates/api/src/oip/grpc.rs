@@ -84,10 +84,8 @@ pub fn routes(services: &Services) -> Vec<Route<Context>> {
     routes.push(unary(services, "/grpc.health.v1.Health/Check", Public, "grpc.health", health::check));
     routes.push(calls(services, "/grpc.health.v1.Health/Watch", Public, "grpc.health", health::watch));
     if services.settings.grpc.reflection {
-        let (v1, v1alpha) = (
-            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        );
+        let (v1, v1alpha) =
+            ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");
         routes.push(calls(services, v1, Public, "grpc.reflection", reflection::info));
         routes.push(calls(services, v1alpha, Public, "grpc.reflection", reflection::info));
     }

@@ -33,11 +33,20 @@ pub struct ServerMetadata<'a> {
     pub extensions: Vec<&'a str>,
 }
 
-/// `GET /v2/health/live` and `/v2/health/ready`. Triton's clients look at the status only.
+/// `GET /v2/health/live`. Triton's clients look at the status only.
 #[derive(Debug, Serialize)]
-pub struct Health {
-    /// Whether the server is alive, or ready.
+pub struct ServerLive {
+    /// Whether the server is alive.
     pub live: bool,
+}
+
+/// `GET /v2/health/ready`. The protocol's text calls the member `live` here too; KServe's client reads `ready`.
+#[derive(Debug, Serialize)]
+pub struct ServerReady {
+    /// Whether the server is ready.
+    pub live: bool,
+    /// The same.
+    pub ready: bool,
 }
 
 /// `GET /v2/models/{m}[/versions/{v}]/ready`.

@@ -44,19 +44,6 @@ pub(super) fn read_value(scanner: &mut Scanner<'_>) -> Result<Parameter, Fault> 
     }
 }
 
-/// The parameters as a JSON object.
-#[must_use]
-pub fn to_json(parameters: &Parameters) -> serde_json::Map<String, serde_json::Value> {
-    let value = |parameter: &Parameter| match parameter {
-        Parameter::Bool(value) => (*value).into(),
-        Parameter::Int(value) => (*value).into(),
-        Parameter::Uint(value) => (*value).into(),
-        Parameter::Double(value) => (*value).into(),
-        Parameter::Text(value) => value.as_str().into(),
-    };
-    parameters.iter().map(|(name, parameter)| (name.clone(), value(parameter))).collect()
-}
-
 /// Takes a parameter out of a map and checks its kind.
 pub(super) struct Known<'a>(pub(super) &'a mut Parameters);
 

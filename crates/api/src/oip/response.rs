@@ -13,9 +13,7 @@ use plinth_types::{DataType, Error, Reason, Tensor};
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::classification;
-use super::parameters;
 use super::request::InferCall;
-use super::shared_memory::Placement;
 
 /// What is answered.
 #[derive(Debug, Clone, Copy)]
@@ -69,10 +67,10 @@ impl InferReply {
             if i > 0 {
                 writer.json.push(b',');
             }
-            let place = wish.and_then(|w| w.place.as_ref());
+            let placed = wish.is_some_and(|w| w.place.is_some());
             let classes = wish.and_then(|w| w.classification);
             let outcome = match classes {
-                _ if place.is_some() => writer.placed(output, place),
+                _ if placed => writer.placed(output),
                 Some(k) => classification::classify(output, k, result.batched, labels(output.name()))
                     .and_then(|classes| writer.output(&classes, binary)),
                 None => writer.output(output, binary),
@@ -133,14 +131,10 @@ impl Writer {
         Ok(())
     }
 
-    /// An output that was written to shared memory: where, and how many bytes.
-    fn placed(&mut self, tensor: &Tensor, place: Option<&Placement>) -> Result<(), Error> {
+    /// An output that was written to shared memory. It has no parameters, as with Triton: its C++ client takes an output
+    /// with parameters for a binary one, and fails when they do not say how long it is.
+    fn placed(&mut self, tensor: &Tensor) -> Result<(), Error> {
         self.description(tensor)?;
-        if let Some(place) = place {
-            self.json.extend_from_slice(b",\"parameters\":");
-            let parameters = parameters::to_json(&place.parameters(tensor.data().len() as u64));
-            serde_json::to_writer(&mut self.json, &parameters).map_err(broken)?;
-        }
         self.json.push(b'}');
         Ok(())
     }

@@ -73,7 +73,11 @@ impl<'a, K: Clone + Ord> Desk<'a, K> {
     fn serve(&mut self, demand: &Demand<K>) {
         let wished = demand.urgency == Urgency::Wished;
         if let Some(refusal) = self.refusal(demand) {
-            if wished { self.plan.defer.push(demand.key.clone()) } else { self.plan.refuse.push((demand.key.clone(), refusal)) }
+            if wished {
+                self.plan.defer.push(demand.key.clone())
+            } else {
+                self.plan.refuse.push((demand.key.clone(), refusal))
+            }
             return;
         }
         if !self.is_short(&self.committed, &demand.bytes) {

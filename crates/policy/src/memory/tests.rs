@@ -159,19 +159,21 @@ fn each_device_has_its_own_budget() {
 
 fn any_resident() -> impl Strategy<Value = Resident<u32>> {
     let flags = (any::<bool>(), any::<bool>(), proptest::bool::weighted(0.2), proptest::bool::weighted(0.1));
-    (1u32..8, 0u64..60, 0u64..20, 0.0..100.0f64, 0u64..100, 0u64..100, flags).prop_map(|(key, host, gpu, recent_use, since, used, flags)| {
-        let (in_flight, idle, pinned, busy) = flags;
-        Resident {
-            bytes: Footprint::host(host).with(Device::Gpu(0), gpu),
-            since: s(since),
-            last_used: s(used),
-            in_flight,
-            pinned,
-            busy,
-            idle_after: idle.then(|| s(30)),
-            ..resident(key, 0, recent_use)
-        }
-    })
+    (1u32..8, 0u64..60, 0u64..20, 0.0..100.0f64, 0u64..100, 0u64..100, flags).prop_map(
+        |(key, host, gpu, recent_use, since, used, flags)| {
+            let (in_flight, idle, pinned, busy) = flags;
+            Resident {
+                bytes: Footprint::host(host).with(Device::Gpu(0), gpu),
+                since: s(since),
+                last_used: s(used),
+                in_flight,
+                pinned,
+                busy,
+                idle_after: idle.then(|| s(30)),
+                ..resident(key, 0, recent_use)
+            }
+        },
+    )
 }
 
 fn any_demand() -> impl Strategy<Value = Demand<u32>> {

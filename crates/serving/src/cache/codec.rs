@@ -17,9 +17,9 @@ const LEAST: usize = 2 + 1 + 1 + 1 + 8;
 
 /// How many bytes [`encode`] makes; `None` when they do not fit an address.
 pub(super) fn encoded_len(outputs: &[Tensor]) -> Option<usize> {
-    let head = outputs.iter().try_fold(3usize, |sum, output| {
-        sum.checked_add(2 + output.name().len() + 1 + 1 + 8 * output.shape().dims().len() + 8)
-    })?;
+    let head = outputs
+        .iter()
+        .try_fold(3usize, |sum, output| sum.checked_add(2 + output.name().len() + 1 + 1 + 8 * output.shape().dims().len() + 8))?;
     outputs.iter().try_fold(head, |sum, output| sum.checked_next_multiple_of(ALIGN)?.checked_add(output.data().len()))
 }
 

@@ -125,7 +125,11 @@ pub(crate) struct Wanted<'a> {
 enum Look {
     Ready(Arc<Instance>),
     /// Nothing answers now; whoever asked here waits.
-    Asleep { number: VersionNumber, gate: Arc<Gate>, refused_before: bool },
+    Asleep {
+        number: VersionNumber,
+        gate: Arc<Gate>,
+        refused_before: bool,
+    },
     /// Nothing answers now, and something will be done about it without being asked.
     Coming,
     Refused(Error),

@@ -109,7 +109,8 @@ pub(super) fn complete(config: ModelConfig, model: &ModelName, look: Look<'_>) -
     name_tensors(&mut message, &graph);
     let completing = Completing { graph: &graph, models: &models, batched: message.max_batch_size > 0 };
     let inputs = message.input.iter_mut().enumerate();
-    let inputs = inputs.map(|(i, t)| completing.tensor("input", i, &t.name, &mut t.data_type, &mut t.dims)).collect::<Result<Vec<_>, _>>()?;
+    let inputs =
+        inputs.map(|(i, t)| completing.tensor("input", i, &t.name, &mut t.data_type, &mut t.dims)).collect::<Result<Vec<_>, _>>()?;
     let outputs = message.output.iter_mut().enumerate();
     let outputs =
         outputs.map(|(i, t)| completing.tensor("output", i, &t.name, &mut t.data_type, &mut t.dims)).collect::<Result<Vec<_>, _>>()?;

@@ -110,12 +110,7 @@ pub(super) fn settings(sequence: &pb::ModelSequenceBatching, max_batch: u32, met
     })
 }
 
-fn control(
-    i: usize,
-    input: &pb::model_sequence_batching::ControlInput,
-    batched: bool,
-    metadata: &ModelMetadata,
-) -> Result<Control, Error> {
+fn control(i: usize, input: &pb::model_sequence_batching::ControlInput, batched: bool, metadata: &ModelMetadata) -> Result<Control, Error> {
     use pb::model_sequence_batching::control::Kind;
     let field = format!("sequence_batching.control_input[{i}]");
     let spec = metadata.inputs.iter().find(|s| s.name() == input.name);

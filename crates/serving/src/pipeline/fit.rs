@@ -112,7 +112,8 @@ impl<'a> Models<'a> {
                 let Some(wanted) = self.views[i].as_ref().and_then(|view| view.input(input)) else { continue };
                 let given = self.made(*tensor).or_else(|| declared.iter().find(|(t, _)| t == tensor).map(|(_, spec)| spec));
                 let field = || format!("step[{i}].input_map");
-                let text = |why| format!("'{}' does not fit the input '{}' of '{}': {why}", self.graph.name(*tensor), shown(input), step.label);
+                let text =
+                    |why| format!("'{}' does not fit the input '{}' of '{}': {why}", self.graph.name(*tensor), shown(input), step.label);
                 given.map_or(Ok(()), |given| fits(given, wanted).map_err(|why| wrong(field(), text(why))))?;
             }
         }
@@ -246,7 +247,13 @@ mod tests {
             (view(x.clone(), tensor("z", DataType::Fp32, &[-1])), b(), vec![], 0, "'a' has no output 'y'"),
             (a(), more(b()), vec![], 0, "'mask' of step 'b' is fed by nothing"),
             (a(), view(tensor("x", DataType::Fp16, &[-1, -1]), tensor("y", DataType::Int64, &[-1, 1])), vec![], 0, "it is FP32, not FP16"),
-            (a(), view(tensor("x", DataType::Fp32, &[-1, 4]), tensor("y", DataType::Int64, &[-1, 1])), vec![], 0, "its shape is [-1,3], not [-1,4]"),
+            (
+                a(),
+                view(tensor("x", DataType::Fp32, &[-1, 4]), tensor("y", DataType::Int64, &[-1, 1])),
+                vec![],
+                0,
+                "its shape is [-1,3], not [-1,4]",
+            ),
             (a(), b(), vec![tensor("in", DataType::Uint8, &[-1])], 0, "it is UINT8, not BYTES"),
             (a(), b(), vec![tensor("out", DataType::Int64, &[-1])], 0, "its shape is [-1,1], not [-1]"),
             (a(), StepView { max_batch_size: 4, ..b() }, vec![], 8, "8 is more than the 4"),
@@ -275,7 +282,15 @@ mod tests {
         let nesting = |own: &str, look: &dyn Fn(&str) -> Option<StepView>| check_nesting(&name(own), &graph, &|m, _| look(m.as_str()));
         assert_eq!(nesting("p", &|_| Some(StepView::default())), Ok(()));
         assert_eq!(nesting("a", &|_| None).unwrap_err().text, "the pipeline 'a' would be a step of itself");
-        let through = nesting("p", &|m| Some(inner(if m == "b" { &["q"] } else if m == "q" { &["p"] } else { &[] })));
+        let through = nesting("p", &|m| {
+            Some(inner(if m == "b" {
+                &["q"]
+            } else if m == "q" {
+                &["p"]
+            } else {
+                &[]
+            }))
+        });
         assert_eq!(through.unwrap_err().text, "the pipeline 'p' would be a step of itself, through its step 'b'");
         // A circle that does not contain the pipeline ends this search all the same; a long chain is refused.
         assert_eq!(nesting("p", &|m| Some(inner(if m == "a" { &["b"] } else { &["a"] }))), Ok(()));

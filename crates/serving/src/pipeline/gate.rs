@@ -97,7 +97,8 @@ impl Drop for Pass<'_> {
         }
         // Two that end at once may lose one of the two samples; it is a mean.
         let usual = gate.usual.load(Ordering::Relaxed);
-        let next = if self.peak > usual { usual + (self.peak - usual).div_ceil(SMOOTHING) } else { usual - (usual - self.peak) / SMOOTHING };
+        let next =
+            if self.peak > usual { usual + (self.peak - usual).div_ceil(SMOOTHING) } else { usual - (usual - self.peak) / SMOOTHING };
         gate.usual.store(next, Ordering::Relaxed);
     }
 }

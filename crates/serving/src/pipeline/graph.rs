@@ -188,7 +188,8 @@ impl Graph {
     fn check_use(&self) -> Result<(), GraphError> {
         let needed = self.needed_for(&self.outputs);
         if let Some(idle) = needed.iter().position(|needed| !needed) {
-            let text = format!("nothing that the pipeline answers depends on step '{}'; remove it or declare an output", self.steps[idle].label);
+            let text =
+                format!("nothing that the pipeline answers depends on step '{}'; remove it or declare an output", self.steps[idle].label);
             return Err(wrong(format!("step[{idle}].output_map"), text));
         }
         let used: BTreeSet<TensorId> = self.steps.iter().flat_map(|s| &s.inputs).map(|(_, t)| *t).collect();
@@ -207,9 +208,11 @@ fn check_sizes(spec: &GraphSpec) -> Result<(), GraphError> {
         return Err(wrong("step", format!("a pipeline has at most {MAX_STEPS} steps, this one has {}", spec.steps.len())));
     }
     let lists = [("input".to_owned(), spec.inputs.len()), ("output".to_owned(), spec.outputs.len())].into_iter();
-    let maps = spec.steps.iter().enumerate().flat_map(|(i, s)| {
-        [(format!("step[{i}].input_map"), s.inputs.len()), (format!("step[{i}].output_map"), s.outputs.len())]
-    });
+    let maps = spec
+        .steps
+        .iter()
+        .enumerate()
+        .flat_map(|(i, s)| [(format!("step[{i}].input_map"), s.inputs.len()), (format!("step[{i}].output_map"), s.outputs.len())]);
     match lists.chain(maps).find(|(_, count)| *count > MAX_TENSORS) {
         Some((field, count)) => Err(wrong(field, format!("want at most {MAX_TENSORS} tensors, got {count}"))),
         None => Ok(()),
@@ -422,7 +425,8 @@ pub(super) mod tests {
         let tensors = || prop::collection::btree_map(name(), name(), 1..4);
         let step = (tensors(), tensors());
         let steps = prop::collection::vec(step, 1..6).prop_map(|steps| {
-            let step = |(i, (inputs, outputs)): (usize, _)| StepSpec { model: format!("m{i}").parse().unwrap(), version: None, inputs, outputs };
+            let step =
+                |(i, (inputs, outputs)): (usize, _)| StepSpec { model: format!("m{i}").parse().unwrap(), version: None, inputs, outputs };
             steps.into_iter().enumerate().map(step).collect()
         });
         let inputs = prop::collection::vec((name(), any::<bool>()), 0..4);

@@ -56,9 +56,11 @@ impl<'g, V: Clone> Run<'g, V> {
             }
         }
         let awaited = |tensor: TensorId| matches!(values[tensor], Value::Awaited);
-        let waits = graph.steps().iter().zip(&needed).map(|(step, needed)| {
-            needed.then(|| step.inputs.iter().filter(|(_, tensor)| awaited(*tensor)).count())
-        });
+        let waits = graph
+            .steps()
+            .iter()
+            .zip(&needed)
+            .map(|(step, needed)| needed.then(|| step.inputs.iter().filter(|(_, tensor)| awaited(*tensor)).count()));
         let waits = waits.collect();
         Self { graph, wished, values, readers, waits }
     }

@@ -51,7 +51,9 @@ impl Turn {
             let found = found.ok_or_else(|| Error::internal(format!("the state '{}' is missing in an answer", state.output)))?;
             // A copy of its own: a slice would keep the whole batch's memory.
             let data = Bytes::copy_from_slice(found.data());
-            kept.push(Tensor::new(found.name(), found.datatype(), found.shape().clone(), data).map_err(|e| Error::internal(e.to_string()))?);
+            kept.push(
+                Tensor::new(found.name(), found.datatype(), found.shape().clone(), data).map_err(|e| Error::internal(e.to_string()))?,
+            );
         }
         self.kept.states = kept;
         answer.retain(|t| wished.iter().any(|w| w == t.name()) || !states.iter().any(|s| s.output == t.name()));
@@ -75,7 +77,8 @@ impl Turn {
 }
 
 fn id_bytes(id: &SequenceId, datatype: DataType) -> Result<Vec<u8>> {
-    let unfit = || Error::new(plinth_types::Reason::InvalidSequence, format!("the model takes sequence ids of type {datatype} only, not {id}"));
+    let unfit =
+        || Error::new(plinth_types::Reason::InvalidSequence, format!("the model takes sequence ids of type {datatype} only, not {id}"));
     Ok(match (id, datatype) {
         (SequenceId::Number(n), DataType::Uint64) => n.to_le_bytes().to_vec(),
         (SequenceId::Number(n), DataType::Int64) => i64::try_from(*n).map_err(|_| unfit())?.to_le_bytes().to_vec(),

@@ -190,7 +190,8 @@ impl Drop for Turn {
 }
 
 fn not_begun(model: &str, id: &SequenceId) -> Error {
-    let text = format!("inference request for sequence {id} to model '{model}' must specify the START flag on the first request of the sequence");
+    let text =
+        format!("inference request for sequence {id} to model '{model}' must specify the START flag on the first request of the sequence");
     Error::new(Reason::InvalidSequence, text).field("parameters.sequence_start")
 }
 

@@ -56,7 +56,8 @@ struct Line {
 pub fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let text = crate::files::read_text(&args.file, MAX_FILE)?;
     let lines = lines(&text).map_err(|what| {
-        Failure::new(Exit::Failed, format!("'{}' {what}", args.file.display())).next("each line is one request as JSON, without line breaks")
+        Failure::new(Exit::Failed, format!("'{}' {what}", args.file.display()))
+            .next("each line is one request as JSON, without line breaks")
     })?;
     let client = context.client()?;
     let progress = Progress::count(context.output, "warming", lines.len() as u64);
@@ -106,7 +107,8 @@ async fn send(args: &Args, client: &Client, lines: Vec<Line>, progress: &Progres
         all.computed += part.computed;
         all.present += part.present;
         all.failed += part.failed;
-        let place = |failure: &wire::WarmFailure| usize::try_from(failure.request).ok().and_then(|at| batch.get(at)).map(|line| line.number);
+        let place =
+            |failure: &wire::WarmFailure| usize::try_from(failure.request).ok().and_then(|at| batch.get(at)).map(|line| line.number);
         all.failures.extend(part.failures.into_iter().map(|f| wire::WarmFailure { request: place(&f).unwrap_or(f.request), ..f }));
         all.failures.truncate(MAX_FAILURES);
         if !all.kept {

@@ -141,15 +141,12 @@ proptest! {
 }
 
 #[test]
-fn a_placed_output_says_where_and_has_no_data() {
+fn a_placed_output_has_neither_data_nor_parameters() {
     let place = Placement { region: "r\"".into(), byte_size: 100, offset: 8 };
     let mut call = call("", true);
     call.outputs = vec![RequestedOutput { name: "y".into(), binary: true, classification: None, place: Some(place) }];
     let reply = render(&[tensor(DataType::Int8, &[1, 2], vec![1, 2])], &call).unwrap();
-    let expected = concat!(
-        r#"{"model_name":"m","model_version":"3","outputs":[{"name":"y","datatype":"INT8","shape":[1,2],"parameters":"#,
-        r#"{"shared_memory_byte_size":2,"shared_memory_offset":8,"shared_memory_region":"r\""}}]}"#
-    );
+    let expected = r#"{"model_name":"m","model_version":"3","outputs":[{"name":"y","datatype":"INT8","shape":[1,2]}]}"#;
     assert_eq!((text(&reply).as_str(), reply.header_length), (expected, None));
 }
 

@@ -4,7 +4,6 @@
 //! the call returns; what it gives back is copied, or held by an owner for as long as anybody looks at it.
 #![allow(unsafe_code, reason = "tensors cross into the library as pointers; its typed interface does not fit elements known at run time")]
 
-use std::ffi::{CString, c_char};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -113,17 +112,23 @@ impl Value {
         }
     }
 
-    fn strings(strings: &[CString], dims: &[i64]) -> ort::Result<Self> {
+    fn strings(strings: &[&str], dims: &[i64]) -> ort::Result<Self> {
         let (mut allocator, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
-        let texts: Vec<*const c_char> = strings.iter().map(|text| text.as_ptr()).collect();
-        // SAFETY: the default allocator is the library's own and stays; shape and texts are copied during the calls.
+        // SAFETY: the default allocator is the library's own and stays; the shape is copied during the call. Each buffer is the
+        // library's, as long as was asked for, and not used after the next call. (Strings that end at a NUL could not hold one.)
         unsafe {
             let api = ort::api();
             Error::result_from_status((api.GetAllocatorWithDefaultOptions)(&raw mut allocator))?;
             let created = (api.CreateTensorAsOrtValue)(allocator, dims.as_ptr(), dims.len(), element(DataType::Bytes), &raw mut value);
             Error::result_from_status(created)?;
             let value = Self::own(value).ok_or_else(|| Error::new("a tensor that is none"))?;
-            Error::result_from_status((api.FillStringTensor)(value.as_ptr(), texts.as_ptr(), texts.len()))?;
+            for (index, text) in strings.iter().enumerate() {
+                let mut buffer = std::ptr::null_mut();
+                let resized = (api.GetResizedStringTensorElementBuffer)(value.as_ptr(), index, text.len(), &raw mut buffer);
+                Error::result_from_status(resized)?;
+                let buffer = NonNull::new(buffer).ok_or_else(|| Error::new("a string without memory"))?;
+                std::ptr::copy_nonoverlapping(text.as_ptr(), buffer.as_ptr().cast(), text.len());
+            }
             Ok(value)
         }
     }
@@ -195,7 +200,7 @@ pub(super) enum InputData<'a> {
     /// Copied, because the request's bytes were not aligned.
     Aligned { words: Vec<u64>, length: usize },
     /// Strings, which the library copies.
-    Strings(Vec<CString>),
+    Strings(Vec<&'a str>),
 }
 
 impl<'a> InputData<'a> {
@@ -204,10 +209,7 @@ impl<'a> InputData<'a> {
         let bad = |what: &str| BackendError::Input(format!("input '{}': {what}", tensor.name()));
         match tensor.datatype() {
             DataType::Bytes => {
-                let text = |element: &[u8]| match std::str::from_utf8(element) {
-                    Ok(text) => CString::new(text).map_err(|_| bad("an ONNX string holds no NUL character")),
-                    Err(_) => Err(bad("an ONNX string is UTF-8, and an element is not")),
-                };
+                let text = |element| std::str::from_utf8(element).map_err(|_| bad("an ONNX string is UTF-8, and an element is not"));
                 Ok(Self::Strings(tensor.byte_elements().map(text).collect::<Result<_, _>>()?))
             }
             DataType::Bool if data.iter().any(|byte| *byte > 1) => Err(bad("a BOOL element is 0 or 1")),

@@ -80,7 +80,11 @@ mod tests {
     fn what_is_wrong_is_told_with_its_line() {
         let text = |text: &str| read::<Some_>(text.as_bytes()).unwrap_err().to_string();
         assert_eq!(read::<Some_>(b"kind = 'x'\nsize = 3").unwrap().size, 3);
-        assert!(text("kind = 'x'\n\nsiez = 3").starts_with("step.toml: line 3: unknown field `siez`"), "{}", text("kind = 'x'\n\nsiez = 3"));
+        assert!(
+            text("kind = 'x'\n\nsiez = 3").starts_with("step.toml: line 3: unknown field `siez`"),
+            "{}",
+            text("kind = 'x'\n\nsiez = 3")
+        );
         assert!(text("kind = 'x'\nsize = 'a'").starts_with("step.toml: line 2: invalid type"));
         assert!(text("kind = 'x'\nsize = -1").starts_with("step.toml: line 2: "));
         assert!(text("kind").starts_with("step.toml: line 1: "));

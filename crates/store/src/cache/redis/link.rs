@@ -198,7 +198,8 @@ impl Link {
                 () = ended.cancelled() => {}
             }
         });
-        let live = Live { connection, meter, health: Health::default(), lost, given_up: AtomicBool::new(false), told: AtomicBool::new(false) };
+        let live =
+            Live { connection, meter, health: Health::default(), lost, given_up: AtomicBool::new(false), told: AtomicBool::new(false) };
         let ping = cmd("PING");
         let mut connection = live.connection.clone();
         let answer = tokio::time::timeout(self.timeout, connection.send_packed_command(&ping)).await;

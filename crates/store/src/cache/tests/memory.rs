@@ -3,7 +3,6 @@
 use plinth_runtime::ManualClock;
 use plinth_types::Timestamp;
 
-
 use super::*;
 use crate::cache::memory::OVERHEAD;
 

@@ -7,8 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use plinth_runtime::{Random, SystemRandom};
 use ::redis::aio::MultiplexedConnection;
+use plinth_runtime::{Random, SystemRandom};
 
 use super::*;
 use crate::faults::variable;

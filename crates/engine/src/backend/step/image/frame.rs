@@ -279,9 +279,12 @@ mod tests {
     #[test]
     fn sizes_are_those_of_torchvision() {
         // torchvision.transforms.functional._compute_resized_output_size
-        for (given, side, want) in
-            [(size(640, 480), 256, size(341, 256)), (size(480, 641), 256, size(256, 341)), (size(3, 2), 5, size(7, 5)), (size(9, 9), 4, size(4, 4))]
-        {
+        for (given, side, want) in [
+            (size(640, 480), 256, size(341, 256)),
+            (size(480, 641), 256, size(256, 341)),
+            (size(3, 2), 5, size(7, 5)),
+            (size(9, 9), 4, size(4, 4)),
+        ] {
             assert_eq!(shortest(given, side), want);
         }
         for (given, target, want) in [

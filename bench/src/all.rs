@@ -1,0 +1,66 @@
+//! Every part after the other, unattended: one that fails does not keep the others from being measured, and leaves no
+//! results behind that could be taken for its own.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::line::Verdict;
+use crate::setup::Setup;
+use crate::{cache, conv, digits, footprint, isolation, neighbour, perf_analyzer, sizes, table};
+
+pub const PARTS: [&str; 9] = ["table", "digits", "sizes", "cache", "conv", "neighbour", "isolation", "perf_analyzer", "footprint"];
+
+/// How much of everything.
+#[derive(clap::Args)]
+pub struct Amount {
+    /// Measures these parts only.
+    #[arg(long, value_delimiter = ',', value_parser = PARTS)]
+    only: Vec<String>,
+    /// Scales every duration; 0.1 is a quick look that says nothing.
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    #[command(flatten)]
+    footprint: footprint::Amount,
+}
+
+/// Measures and writes everything.
+///
+/// # Errors
+/// At the end, when a part failed or missed a bar.
+pub async fn measure(setup: &Setup, amount: &Amount) -> Result<()> {
+    let mut troubles = Vec::new();
+    for part in PARTS.into_iter().filter(|part| amount.only.is_empty() || amount.only.iter().any(|only| only == part)) {
+        println!("\n## {part}\n");
+        for ending in ["md", "json"] {
+            // It may not be there.
+            let _ = std::fs::remove_file(setup.out.join(part).with_extension(ending));
+        }
+        let start = Instant::now();
+        match one(setup, amount, part).await {
+            Ok(Verdict { missed: 0, unmeasured: 0 }) => {}
+            Ok(Verdict { missed, unmeasured }) => troubles.push(format!("{part}: {missed} missed, {unmeasured} not measured")),
+            Err(error) => {
+                eprintln!("{part} failed: {error:#}");
+                troubles.push(format!("{part} failed: {error:#}"));
+            }
+        }
+        println!("{part}: {:.0} s", start.elapsed().as_secs_f64());
+    }
+    if troubles.is_empty() { Ok(()) } else { bail!("not everything is as it should be:\n  {}", troubles.join("\n  ")) }
+}
+
+async fn one(setup: &Setup, amount: &Amount, part: &str) -> Result<Verdict> {
+    let scale = amount.scale;
+    match part {
+        "table" => table::measure(setup, std::time::Duration::from_secs_f64(1.6 * scale)).await.map(|()| Verdict::default()),
+        "digits" => digits::measure(setup, 3.0 * scale).await,
+        "sizes" => sizes::measure(setup, 1.6 * scale).await,
+        "cache" => cache::measure(setup, 5.0 * scale).await,
+        "conv" => conv::measure(setup, 6.0 * scale).await,
+        "neighbour" => neighbour::measure(setup, 5.0 * scale, 2, 1_000.0).await,
+        "isolation" => isolation::measure(setup),
+        "perf_analyzer" => perf_analyzer::measure(setup, (1, 16), 300).await,
+        _ => footprint::measure(setup, &amount.footprint).await,
+    }
+}
