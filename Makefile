@@ -46,16 +46,18 @@ verify: need-cargo need-cc claim ## formatting, lints, floors, licences, docs; w
 fix: need-cargo claim ## format, and apply what clippy can fix
 	@cargo xtask fix
 
-bench: need-cargo need-python need-cc claim ## measure a release build, and write bench/results/ (takes minutes)
+bench: need-cargo need-python need-cc claim ## measure a release build beside its rivals, and write bench/results/ (takes about 15 minutes)
 	@scripts/fetch-onnxruntime.sh
+	@scripts/rivals.sh || echo "some rivals are missing; what needs them is skipped, and said so"
 	@cargo build --locked --release --package plinth --bin plinth
 	@cargo build --locked --release --package plinth-bench
-	@commit=$$(git describe --always --dirty --exclude '*' 2>/dev/null || echo unknown); \
-	for what in table footprint; do \
-	  "$(TARGET)/release/plinth-bench" $$what --plinth "$(TARGET)/release/plinth" --onnxruntime .plinth/lib/libonnxruntime.so \
-	    --models examples/digits/models --out "bench/results/$$what" \
-	    --commit "$$commit" --date "$$(date -u +%F)"; \
-	done
+	@cargo build --locked --release --package plinth-engine --features testing --example round_trip
+	@commit=$$(git describe --always --dirty --exclude '*' 2>/dev/null || echo unknown); failed=0; \
+	"$(TARGET)/release/plinth-bench" all --plinth "$(TARGET)/release/plinth" --onnxruntime .plinth/lib/libonnxruntime.so \
+	  --models examples/digits/models --rivals .plinth/rivals --round-trip "$(TARGET)/release/examples/round_trip" \
+	  --out bench/results --commit "$$commit" --date "$$(date -u +%F)" $(BENCH) || failed=1; \
+	"$(TARGET)/release/plinth-bench" page bench/results docs/performance.md; \
+	exit $$failed
 
 deny: ## advisories too, where cargo-deny is installed
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check; \

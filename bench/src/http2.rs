@@ -205,7 +205,7 @@ impl Connection {
     async fn read_frame(&mut self) -> Result<()> {
         self.need(9).await?;
         let head = &self.buffer[self.from..self.from + 9];
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let length = (usize::from(head[0]) << 16) | (usize::from(head[1]) << 8) | usize::from(head[2]);
         let (kind, flags) = (head[3], head[4]);
         let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
         self.from += 9;

@@ -26,6 +26,7 @@ mod isolation;
 mod line;
 mod load;
 mod neighbour;
+mod page;
 mod perf_analyzer;
 mod plinth;
 mod process;
@@ -99,6 +100,13 @@ enum Command {
         setup: setup::Setup,
         #[command(flatten)]
         amount: all::Amount,
+    },
+    /// Copies the results into a page with places for them.
+    Page {
+        /// The directory with the results.
+        results: PathBuf,
+        /// The page.
+        page: PathBuf,
     },
     /// Calls a net in this process without end and prints pictures per second.
     Raw {
@@ -192,6 +200,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", conv::raw(&model, &onnxruntime, how)?);
             Ok(())
         }
+        Command::Page { results, page } => page::write(&results, &page),
         Command::All { setup, amount } => runtime(1)?.block_on(all::measure(&setup, &amount)),
         Command::Footprint { setup, amount } => judge(runtime(1)?.block_on(footprint::measure(&setup, &amount))?),
         Command::Digits(Timed { setup, seconds }) => judge(runtime(1)?.block_on(digits::measure(&setup, seconds))?),

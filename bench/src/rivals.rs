@@ -84,7 +84,7 @@ impl Server {
     fn last_words(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(3)..].join(" | ")
+        lines[lines.len().saturating_sub(3)..].join(" / ").replace('|', "/")
     }
 
     fn signal(&self, signal: Signal) {

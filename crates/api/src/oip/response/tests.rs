@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::oip::request::RequestedOutput;
+use crate::oip::shared_memory::Placement;
 
 fn tensor(datatype: DataType, dims: &[u64], data: Vec<u8>) -> Tensor {
     Tensor::new("y", datatype, Shape::new(dims.to_vec()).unwrap(), data.into()).unwrap()
