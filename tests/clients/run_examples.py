@@ -26,12 +26,7 @@ SKIPPED = {
     "simple_grpc_custom_repeat.py": "needs a decoupled model, of which Plinth has none",
 }
 # Run, and expected to end with the second text when the program contains the first: a difference from Triton that we chose.
-DIFFERS = {
-    "simple_grpc_model_control.py": (
-        "long_path = ",
-        "expected status 'StatusCode.INTERNAL' for oversized file parameter, got status='StatusCode.UNIMPLEMENTED'",
-    ),
-}
+DIFFERS = {}
 # Those that are not called simple_*, but need no GPU and no network with weights.
 OTHERS = [
     ("grpc_client.py", "grpc", []),

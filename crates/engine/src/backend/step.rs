@@ -105,5 +105,5 @@ fn unique(metadata: &ModelMetadata) -> Result<(), BackendError> {
     Ok(())
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests;

@@ -30,12 +30,15 @@ fn request(inputs: Vec<Tensor>) -> InferRequest {
     }
 }
 
+/// Model, names of inputs, wished outputs, priority, depth.
+type Seen = (String, Vec<String>, Vec<String>, u64, u8);
+
 /// Every step takes so long and answers its only input under the name of each wished output; `join` answers all that it gets.
 #[derive(Default)]
 struct Echo {
     takes: BTreeMap<&'static str, Duration>,
     fails: BTreeMap<&'static str, Reason>,
-    seen: Mutex<Vec<(String, Vec<String>, Vec<String>, u64, u8)>>,
+    seen: Mutex<Vec<Seen>>,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
     /// The address of the first input's bytes, by model.

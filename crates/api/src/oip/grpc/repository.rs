@@ -1,7 +1,7 @@
 //! The model repository: `RepositoryIndex`, `RepositoryModelLoad`, `RepositoryModelUnload`.
 
 use plinth_identity::Principal;
-use plinth_types::Result;
+use plinth_types::{Error, Reason, Result};
 
 use super::pb::inference as pb;
 use super::request::model;
@@ -9,6 +9,9 @@ use crate::Services;
 use crate::oip::metadata::{IndexEntry, IndexState};
 use crate::oip::repository;
 use pb::model_repository_parameter::ParameterChoice;
+
+/// The longest name of a file (`NAME_MAX` of Linux).
+const LONGEST_NAME: usize = 255;
 
 /// There is one repository.
 fn unnamed(repository: &str) -> Result<()> {
@@ -44,6 +47,11 @@ pub(super) async fn load(
     unnamed(&asked.repository_name)?;
     let model = model(&asked.model_name)?;
     let config = match asked.parameters.keys().find(|name| name.starts_with("file:")) {
+        // What Triton says, which cannot make such a file, and what its own example holds it to.
+        Some(name) if name.split('/').any(|part| part.len() > LONGEST_NAME) => {
+            let text = format!("failed to poll from model repository: a file's name has at most {LONGEST_NAME} bytes");
+            Err(Error::new(Reason::Internal, text).field("parameters"))
+        }
         Some(name) => Err(repository::no_files(name)),
         None => match asked.parameters.get("config").map(|parameter| &parameter.parameter_choice) {
             None => Ok(None),

@@ -176,7 +176,7 @@ impl Classify {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests {
     use super::super::tests::{load, refused, run};
     use crate::backend::BackendError;

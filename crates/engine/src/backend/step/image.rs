@@ -263,5 +263,5 @@ impl Kind for Image {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests;

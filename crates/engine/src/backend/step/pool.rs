@@ -132,7 +132,7 @@ impl Kind for Pool {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests {
     use super::super::tests::{load, refused, run};
     use crate::backend::BackendError;

@@ -254,5 +254,5 @@ impl Kind for Tokenize {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests;
