@@ -115,17 +115,18 @@ async fn a_killed_runner_costs_its_requests_and_less_than_two_seconds() {
     models::deploy(&node, "bystander", bystander.path()).await;
 
     let url = format!("{}/v2/models/victim/infer", node.http);
-    let in_flight = tokio::spawn(async move { reqwest::Client::new().post(url).json(&command("delay 20s")).send().await.unwrap() });
+    let in_flight = tokio::spawn(async move { reqwest::Client::new().post(url).json(&command("delay 1s")).send().await.unwrap() });
     models::in_flight(&node, "victim", 1).await;
     let pid = models::served(&node, "victim", 1).await.unwrap().pid.unwrap();
     let start = Instant::now();
     kill(pid);
     let answer = in_flight.await.unwrap();
-    assert_eq!(answer.status(), 502);
-    assert!(start.elapsed() < Duration::from_millis(500), "the caller learns at once: {:?}", start.elapsed());
-    assert!(answer.json::<Value>().await.unwrap()["error"].as_str().unwrap().contains("died"));
+    assert_eq!(answer.status(), 200, "it is executed once more, by the next runner");
+    assert!(start.elapsed() < Duration::from_secs(3), "one second of it is the request's own: {:?}", start.elapsed());
     assert_eq!(infer(&node, "bystander", &floats(&[1.0])).await.0, 200, "nobody else is hurt");
 
+    let start = Instant::now();
+    kill(models::served(&node, "victim", 1).await.unwrap().pid.unwrap());
     eventually("it answers again", Duration::from_secs(2), async || {
         (infer(&node, "victim", &command("delay 0ms")).await.0 == 200).then_some(())
     })
@@ -133,7 +134,7 @@ async fn a_killed_runner_costs_its_requests_and_less_than_two_seconds() {
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     let after = models::served(&node, "victim", 1).await.unwrap();
     assert_ne!(after.pid, Some(pid));
-    assert_eq!(after.restarts, 1);
+    assert_eq!(after.restarts, 2);
 }
 
 fn kill(pid: u32) {
@@ -228,13 +229,12 @@ async fn three_crashes_are_quarantine_and_the_previous_version_serves() {
     let bad = node.client().model(&models::name("m")).await.unwrap().served;
     assert!(bad.iter().any(|s| s.version.get() == 2 && s.default));
 
-    for crash in 1..=3 {
-        let status = eventually("a request reaches version 2", Duration::from_secs(5), async || {
-            let url = format!("{}/v2/models/m/versions/2/infer", node.http);
-            let answer = reqwest::Client::new().post(url).json(&command("crash")).send().await.unwrap();
-            (answer.status() != 503).then_some(answer.status().as_u16())
-        });
-        assert_eq!(status.await, 502, "crash {crash}");
+    // The first is tried twice and found guilty; the next one brings the third crash.
+    let url = format!("{}/v2/models/m/versions/2/infer", node.http);
+    for (deed, expected) in [("crash", 502), ("crash", 400), ("abort", 503)] {
+        models::state_is(&node, "m", 2, "ready").await;
+        let answer = reqwest::Client::new().post(&url).json(&command(deed)).send().await.unwrap();
+        assert_eq!(answer.status(), expected, "{deed}");
     }
     let held = models::state_is(&node, "m", 2, "quarantined").await;
     assert!(!held.default);

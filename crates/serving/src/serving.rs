@@ -265,6 +265,10 @@ impl Serving {
                     format!("model '{}' died twice of exactly this input; it is refused for a while. Send another one", request.model);
                 return Err(self.refused(&instance, start, Error::new(Reason::InputRefused, text)));
             }
+            if let Some(other) = last.as_ref().filter(|last| suspect && last.content != instance.content) {
+                // What may have killed one version is not tried on the next: the fallback must not go the same way.
+                return Err(self.refused(other, start, other.error(Failure::Runner(RunnerError::Crashed))));
+            }
             if let (Some(sequences), None) = (&instance.sequences, &turn) {
                 let begun = begin(sequences, &request, deadline).await;
                 turn = Some(begun.map_err(|error| self.refused(&instance, start, error))?);

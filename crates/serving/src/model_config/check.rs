@@ -97,7 +97,7 @@ fn check_instances(groups: &[pb::ModelInstanceGroup]) -> Result<(), Error> {
         }
         let field = format!("instance_group[{i}].kind");
         match Kind::try_from(group.kind) {
-            Ok(Kind::Auto | Kind::Cpu | Kind::Gpu) if groups.iter().all(|g| g.kind == group.kind) => {}
+            Ok(Kind::Auto | Kind::Cpu | Kind::Gpu) if groups.iter().all(|g| (g.kind() == Kind::Gpu) == (group.kind() == Kind::Gpu)) => {}
             Ok(Kind::Auto | Kind::Cpu | Kind::Gpu) => {
                 return Err(unsupported(&field, "all copies of a model run on the same kind of device; give every group the same"));
             }

@@ -255,8 +255,10 @@ fn what_contradicts_the_graph_is_refused_with_its_field() {
 fn what_plinth_does_not_do_is_refused_and_not_ignored() {
     for (text, field) in [
         ("input { name: \"x\" reshape { shape: [4] } }", "input[0].reshape"),
-        ("instance_group { kind: KIND_GPU }", "instance_group[0].kind"),
-        ("sequence_batching { }", "sequence_batching"),
+        ("instance_group { kind: KIND_MODEL }", "instance_group[0].kind"),
+        ("instance_group { kind: KIND_GPU } instance_group { kind: KIND_CPU }", "instance_group[0].kind"),
+        ("instance_group { kind: KIND_GPU gpus: [0, 1] }", "instance_group[0].gpus"),
+        ("sequence_batching { iterative_sequence: true }", "sequence_batching.iterative_sequence"),
         ("model_transaction_policy { decoupled: true }", "model_transaction_policy.decoupled"),
         ("model_repository_agents { agents { name: \"checksum\" } }", "model_repository_agents"),
         ("default_model_filename: \"other.onnx\"", "default_model_filename"),
