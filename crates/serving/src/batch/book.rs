@@ -328,6 +328,10 @@ impl Book {
         if let Some(idle) = self.lanes.iter().position(VecDeque::is_empty) {
             return Some(idle);
         }
+        if self.merge && self.batcher.len() < self.max_rows as usize {
+            // What was sent can grow no more; and where executions are short, it is the number of batches that costs.
+            return None;
+        }
         let with_room = self.lanes.iter().enumerate().filter(|(_, flights)| flights.len() == 1);
         let (lane, flight) = with_room.filter_map(|(i, flights)| Some((i, flights.front()?))).min_by_key(|(_, f)| f.began)?;
         prefetch(self.left(flight, now)?, WAKE_UP).then_some(lane)

@@ -176,9 +176,10 @@ fn full_is_said_at_once() {
 }
 
 #[test]
-fn short_work_is_sent_ahead_and_long_work_is_not() {
-    for (took, ahead) in [(Duration::from_micros(5), true), (Duration::from_millis(5), false)] {
-        let mut scene = Scene::new(4, 1, true);
+fn short_work_is_sent_ahead_and_what_may_still_grow_is_not() {
+    for (took, merge, ahead) in [(5, false, true), (5_000, false, false), (5, true, false)] {
+        let took = Duration::from_micros(took);
+        let mut scene = Scene::new(4, 1, merge);
         for round in 0..50 {
             let _answer = scene.push(work(1, 4));
             let id = scene.last().1;
@@ -187,6 +188,6 @@ fn short_work_is_sent_ahead_and_long_work_is_not() {
         }
         let sent = scene.sent.len();
         let _answers: Vec<_> = (0..2).map(|_| scene.push(work(1, 4))).collect();
-        assert_eq!(scene.sent.len() - sent == 2, ahead, "{took:?}");
+        assert_eq!(scene.sent.len() - sent == 2, ahead, "{took:?} {merge}");
     }
 }
