@@ -59,9 +59,7 @@ impl Dispatcher {
         for (i, receiver) in receivers.into_iter().enumerate() {
             tasks.spawn("receive batches", OnEnd::Ignore, dispatcher.clone().receive(i, receiver));
         }
-        if parts.merge {
-            tasks.spawn("batch clock", OnEnd::Ignore, dispatcher.clone().keep_time());
-        }
+        tasks.spawn("batch clock", OnEnd::Ignore, dispatcher.clone().keep_time());
         dispatcher
     }
 

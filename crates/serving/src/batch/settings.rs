@@ -21,7 +21,8 @@ pub(crate) fn settings(config: &ModelConfig, bounds: Bounds) -> Settings {
         return Settings {
             max_rows: config.max_batch_size().max(1),
             preferred_rows: sequence.map(|s| s.preferred_rows.clone()).unwrap_or_default(),
-            max_delay: sequence.and_then(|s| s.max_delay),
+            // What nobody may join is not kept back for company.
+            max_delay: sequence.map_or(Some(Duration::ZERO), |s| s.max_delay),
             preserve_ordering: false,
             levels: 0,
             default_level: 0,

@@ -191,3 +191,22 @@ fn short_work_is_sent_ahead_and_what_may_still_grow_is_not() {
         assert_eq!(scene.sent.len() - sent == 2, ahead, "{took:?} {merge}");
     }
 }
+
+#[test]
+fn what_nobody_may_join_is_never_kept_back() {
+    let config = crate::ModelConfig::parse_pbtxt(b"max_batch_size: 16").unwrap();
+    let bounds = super::Bounds { requests: 64, bytes: plinth_types::ByteSize::mib(1) };
+    let mut scene = Scene::new(16, 1, false);
+    scene.book = Book::new(super::settings(&config, bounds), 1, true, false);
+    // Callers in a closed loop, whose answers bring the next requests: for a batch they would be worth waiting for.
+    for _ in 0..30 {
+        let _answers: Vec<_> = (0..4).map(|_| scene.push(work(1, 4))).collect();
+        for _ in 0..4 {
+            let (lane, id, parts) = scene.last();
+            assert_eq!((parts, scene.book.alarm), (1, None));
+            scene.finish(lane, id, Duration::from_millis(4));
+        }
+        assert!(scene.book.is_empty());
+        scene.now += Duration::from_micros(200);
+    }
+}
