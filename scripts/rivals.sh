@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts what `make bench` measures Plinth beside into .plinth/rivals: Triton and MLServer, each in an environment of its own,
-# and NVIDIA's perf_analyzer. Pinned in bench/rivals/*.txt and scripts/perf-analyzer.sh; by pip and, for one small library, by apt; nothing outside
+# NVIDIA's perf_analyzer, Envoy and HAProxy. Pinned in bench/rivals/*.txt, scripts/perf-analyzer.sh and scripts/proxies.sh; by pip and, for one small library, by apt; nothing outside
 # the checkout is changed. About 1 GB. Does nothing when it is all there. `make bench` runs without it, and says what it skips.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -27,5 +27,6 @@ failed=0
 environment triton || failed=1
 environment mlserver || failed=1
 "$root/scripts/perf-analyzer.sh" || failed=1
+"$root/scripts/proxies.sh" || failed=1
 ((failed == 0)) && echo "rivals are in $rivals"
 exit $failed

@@ -260,7 +260,12 @@ async fn every_route_but_the_probes_asks_for_a_key() {
 async fn a_key_for_inference_changes_nothing() {
     let node = Node::start(NodeOptions::default()).await;
     models::deploy(&node, "digits", &models::digits(1)).await;
-    let new = plinth_client::wire::NewKey { role: plinth_client::wire::Role::Infer, description: "app".into(), expires_at: None };
+    let new = plinth_client::wire::NewKey {
+        role: plinth_client::wire::Role::Developer,
+        description: "app".into(),
+        expires_at: None,
+        models: vec![],
+    };
     let key = node.client().create_key(&new).await.unwrap();
     let client = models::client(&node.http, Some(&key.secret));
     let metadata =

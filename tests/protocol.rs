@@ -117,7 +117,12 @@ async fn names_of_routes_are_names_of_models_too() {
 async fn what_is_logged_and_traced_is_an_admins() {
     let node = Node::start(NodeOptions::default()).await;
     deploy(&node, "x").await;
-    let new = plinth_client::wire::NewKey { role: plinth_client::wire::Role::Infer, description: "app".into(), expires_at: None };
+    let new = plinth_client::wire::NewKey {
+        role: plinth_client::wire::Role::Developer,
+        description: "app".into(),
+        expires_at: None,
+        models: vec![],
+    };
     let key = node.client().create_key(&new).await.unwrap().secret;
     let client = reqwest::Client::new();
     let ask = async |method: reqwest::Method, path: &str| {

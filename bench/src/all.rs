@@ -7,9 +7,10 @@ use anyhow::{Result, bail};
 
 use crate::line::Verdict;
 use crate::setup::Setup;
-use crate::{cache, conv, digits, footprint, isolation, neighbour, perf_analyzer, sizes, table};
+use crate::{cache, conv, digits, footprint, isolation, neighbour, perf_analyzer, proxy, sizes, table};
 
-pub const PARTS: [&str; 9] = ["table", "digits", "sizes", "cache", "conv", "neighbour", "isolation", "perf_analyzer", "footprint"];
+pub const PARTS: [&str; 10] =
+    ["table", "digits", "sizes", "cache", "conv", "neighbour", "isolation", "perf_analyzer", "proxy", "footprint"];
 
 /// How much of everything.
 #[derive(clap::Args)]
@@ -60,6 +61,7 @@ async fn one(setup: &Setup, amount: &Amount, part: &str) -> Result<Verdict> {
         "conv" => conv::measure(setup, 6.0 * scale).await,
         "neighbour" => neighbour::measure(setup, 5.0 * scale, 2, 1_000.0).await,
         "isolation" => isolation::measure(setup),
+        "proxy" => proxy::measure(setup, 4.0 * scale).await,
         "perf_analyzer" => perf_analyzer::measure(setup, (1, 16), 300).await,
         _ => footprint::measure(setup, &amount.footprint).await,
     }

@@ -30,6 +30,7 @@ mod page;
 mod perf_analyzer;
 mod plinth;
 mod process;
+mod proxy;
 mod rivals;
 mod setup;
 mod sides;
@@ -142,6 +143,11 @@ enum Command {
         #[command(flatten)]
         setup: setup::Setup,
     },
+    /// Measures a proxied echo beside Envoy and HAProxy.
+    Proxy(Timed),
+    /// Serves the same answer to everything and prints where.
+    #[command(hide = true)]
+    Echo,
     /// Runs NVIDIA's perf_analyzer.
     #[command(name = "perf_analyzer")]
     PerfAnalyzer {
@@ -210,6 +216,8 @@ fn main() -> anyhow::Result<()> {
         Command::Neighbour { timed, rounds, rate } => {
             judge(runtime(1)?.block_on(neighbour::measure(&timed.setup, timed.seconds, rounds, rate))?)
         }
+        Command::Proxy(Timed { setup, seconds }) => judge(runtime(1)?.block_on(proxy::measure(&setup, seconds))?),
+        Command::Echo => runtime(1)?.block_on(proxy::echo()),
         Command::Isolation { setup } => judge(isolation::measure(&setup)?),
         Command::PerfAnalyzer { setup, concurrency, window } => {
             judge(runtime(1)?.block_on(perf_analyzer::measure(&setup, (1, concurrency), window))?)

@@ -51,8 +51,18 @@ impl Home {
 
     /// Starts a node and returns as soon as it says where it listens.
     pub fn start(&mut self) -> Result<Node> {
+        let command = Command::new(&self.binary);
+        self.run(command)
+    }
+
+    /// The same on one processor alone.
+    pub fn start_on(&mut self, processor: usize) -> Result<Node> {
+        let command = crate::rivals::proxies::on_processor(processor, &self.binary);
+        self.run(command)
+    }
+
+    fn run(&mut self, mut command: Command) -> Result<Node> {
         let log = std::fs::File::create(self.path("log"))?;
-        let mut command = Command::new(&self.binary);
         command.arg("up").arg("--config").arg(self.path("plinth.toml"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Instant::now();

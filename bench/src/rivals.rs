@@ -3,6 +3,7 @@
 //! A server that is not installed or does not start is skipped with a line that says so; it never counts as measured.
 
 pub mod mlserver;
+pub mod proxies;
 pub mod triton;
 
 use std::net::TcpListener;

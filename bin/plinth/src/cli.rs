@@ -46,6 +46,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "KEY", hide_short_help = true)]
     pub key: Option<String>,
 
+    /// Tenant to act for; for admin keys of the default tenant
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    pub tenant: Option<plinth_types::TenantName>,
+
     /// Write the answer as JSON, in the shape of the admin API
     #[arg(long, global = true)]
     pub json: bool,
@@ -83,6 +87,18 @@ pub enum Command {
     Logout(commands::logout::Args),
     /// Apply resources from files, all or none
     Apply(commands::apply::Args),
+    /// Show what applying files would change
+    Diff(commands::diff::Args),
+    /// Show resources as they can be applied again
+    Get(commands::get::Args),
+    /// Delete a resource that nothing needs
+    Delete(commands::delete::Args),
+    /// Show who changed what, newest first
+    History(commands::history::Args),
+    /// Take a change back
+    Rollback(commands::rollback::Args),
+    /// Check that the audit is what was written
+    Audit(commands::audit::Args),
     /// Delete file contents that no version needs
     Gc(commands::gc::Args),
     /// Check, show and explain the configuration

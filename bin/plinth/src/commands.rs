@@ -2,15 +2,21 @@
 //! well or with a `Failure`.
 
 pub mod apply;
+pub mod audit;
 pub mod completions;
 pub mod config;
+pub mod delete;
+pub mod diff;
 pub mod doctor;
 pub mod gc;
+pub mod get;
+pub mod history;
 pub mod infer;
 pub mod key;
 pub mod login;
 pub mod logout;
 pub mod model;
+pub mod rollback;
 pub mod runner;
 pub mod status;
 pub mod up;
@@ -30,7 +36,13 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Key(args) => key::run(args.command, context),
         Command::Login(args) => login::run(&args, context),
         Command::Logout(args) => logout::run(&args, context),
+        Command::Audit(args) => audit::run(&args.command, context),
         Command::Apply(args) => apply::run(&args, context),
+        Command::Diff(args) => diff::run(&args, context),
+        Command::Get(args) => get::run(&args, context),
+        Command::Delete(args) => delete::run(&args, context),
+        Command::History(args) => history::run(&args, context),
+        Command::Rollback(args) => rollback::run(&args, context),
         Command::Gc(args) => gc::run(&args, context),
         Command::Config(args) => config::run(args.command, context),
         Command::Completions(args) => completions::run(&args),

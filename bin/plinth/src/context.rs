@@ -18,6 +18,7 @@ pub struct Context {
     pub settings: ClientSettings,
     server: String,
     key: Option<Secret>,
+    tenant: Option<String>,
 }
 
 impl Context {
@@ -28,7 +29,13 @@ impl Context {
         }
         let server = global.server.as_deref().map_or_else(|| settings.server.clone(), |s| s.trim_end_matches('/').to_owned());
         let key = global.key.map(Secret::new).or_else(|| settings.key.clone());
-        Self { output: Output::new(global.json, global.quiet, global.verbose > 0), settings, server, key }
+        Self {
+            output: Output::new(global.json, global.quiet, global.verbose > 0),
+            settings,
+            server,
+            key,
+            tenant: global.tenant.map(|tenant| tenant.to_string()),
+        }
     }
 
     /// The node's address.
@@ -60,7 +67,7 @@ impl Context {
 
     /// A client with this key.
     pub fn client_with(&self, key: Option<Secret>) -> Result<Client, Failure> {
-        Ok(Client::new(&self.server, key, Options::default())?)
+        Ok(Client::new(&self.server, key, Options::default())?.for_tenant(self.tenant.clone()))
     }
 
     /// Runs a command's asynchronous part on this thread.

@@ -16,7 +16,7 @@ pub const HELP: &str = "\
 What the exit codes mean. They are the same for every command and do not change between releases.
 
   0  it worked
-  1  it failed for a reason that has no code of its own
+  1  it failed for a reason that has no code of its own; of `plinth diff`: there are differences
   2  the command line itself is wrong: an unknown option, a missing or malformed value
   3  the node cannot be reached, or the connection broke
   4  the node wants a key, or the key does not allow this
@@ -52,6 +52,8 @@ impl Exit {
 pub struct Failure {
     pub exit: Exit,
     pub message: String,
+    /// What else is wrong, each on its own line.
+    also: Vec<String>,
     /// What to do about it; each is shown on its own line.
     pub next: Vec<String>,
     /// What only `-v` shows.
@@ -60,11 +62,22 @@ pub struct Failure {
     problem: Option<Box<wire::Problem>>,
     /// The answer was printed already; only the code remains.
     silent: bool,
+    /// The message says where already.
+    placed: bool,
 }
 
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), next: Vec::new(), detail: None, problem: None, silent: false }
+        Self {
+            exit,
+            message: message.into(),
+            also: Vec::new(),
+            next: Vec::new(),
+            detail: None,
+            problem: None,
+            silent: false,
+            placed: false,
+        }
     }
 
     /// A command line that cannot be carried out.
@@ -75,6 +88,24 @@ impl Failure {
     /// Ends with `exit` and says nothing more: the answer told it all.
     pub fn silent(exit: Exit) -> Self {
         Self { silent: true, ..Self::new(exit, "") }
+    }
+
+    /// Adds lines with what else is wrong.
+    #[must_use]
+    pub fn also(mut self, lines: Vec<String>) -> Self {
+        self.also = lines;
+        self
+    }
+
+    /// The same, told by these lines; the node's own words stay what `--json` writes.
+    #[must_use]
+    pub fn instead(mut self, mut lines: Vec<String>) -> Self {
+        if !lines.is_empty() {
+            self.message = lines.remove(0);
+            self.also = lines;
+            self.placed = true;
+        }
+        self
     }
 
     #[must_use]
@@ -95,8 +126,11 @@ impl Failure {
         }
         let (red, dim) = (Style::new().fg_color(Some(AnsiColor::Red.into())).bold(), Style::new().bold());
         output.raw_error(&format!("{red}error:{red:#} {}", plain(&self.message)));
+        for line in &self.also {
+            output.raw_error(&format!("       {}", plain(line)));
+        }
         if let Some(problem) = &self.problem {
-            if let Some(field) = &problem.field {
+            if let (false, Some(field)) = (self.placed, &problem.field) {
                 output.raw_error(&format!("       in {}", plain(field)));
             }
             if let (true, Some(id)) = (output.verbose(), &problem.request_id) {
@@ -133,6 +167,11 @@ impl Failure {
             field: None,
             request_id: None,
             retriable: matches!(self.exit, Exit::Unreachable | Exit::TryLater),
+            problems: self
+                .also
+                .iter()
+                .map(|line| wire::FieldProblem { field: String::new(), reason: String::new(), detail: line.clone() })
+                .collect(),
         }
     }
 }
@@ -150,9 +189,15 @@ impl From<Error> for Failure {
             _ => None,
         };
         let (message, next) = (error.to_string(), error.advice());
+        let also = if let Error::Problem(refusal) = &error { fields(&refusal.problem) } else { Vec::new() };
         let problem = if let Error::Problem(refusal) = error { Some(Box::new(refusal.problem)) } else { None };
-        Self { exit, message, next, detail, problem, silent: false }
+        Self { exit, message, also, next, detail, problem, silent: false, placed: false }
     }
+}
+
+/// All that is wrong, where the node has listed it.
+fn fields(problem: &wire::Problem) -> Vec<String> {
+    problem.problems.iter().map(|one| format!("{}: {}", one.field, one.detail)).collect()
 }
 
 fn of_problem(refusal: &Refusal) -> Exit {
@@ -204,6 +249,7 @@ mod tests {
             field: None,
             request_id: None,
             retriable: false,
+            problems: Vec::new(),
         };
         Error::Problem(Box::new(Refusal { problem, retry_after: None })).into()
     }

@@ -14,6 +14,7 @@ mod output;
 mod paging;
 mod progress;
 mod reference;
+mod resources;
 mod signing;
 mod table;
 mod tensor;

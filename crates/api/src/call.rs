@@ -52,14 +52,23 @@ where
     Fut: Future<Output = Result<Response>> + Send + 'static,
 {
     let services = services.clone();
-    let changes = access == Access::Admin && !matches!(method, Method::GET | Method::HEAD);
+    let changes = matches!(access, Access::Operate | Access::Admin | Access::Platform) && !matches!(method, Method::GET | Method::HEAD);
     let handler = move |request: Request, params: Params, context: Context| {
         let call = Call { principal: context.principal, request_id: context.request_id, params, request, services: services.clone() };
         let writable = if changes { services.must_be_writable() } else { Ok(()) };
-        let answer = writable.map(|()| handler(services.clone(), call));
+        let answer = may_use_model(&call).and(writable).map(|()| handler(services.clone(), call));
         async move { answer?.await }
     };
     Route::new(method, pattern, access, name, handler)
+}
+
+/// Refuses a model in the path that the caller's key is not for, before anybody looks whether it exists.
+fn may_use_model(call: &Call) -> Result<()> {
+    match call.params.get("model").map(str::parse) {
+        Some(Ok(model)) => call.principal.must_use(&model),
+        // What is no name is refused by whoever reads it.
+        _ => Ok(()),
+    }
 }
 
 /// The most items of one page.
@@ -127,7 +136,8 @@ impl Call {
     /// Who acts, for the audit.
     #[must_use]
     pub fn actor(&self, comment: &str) -> Actor {
-        Actor::new(self.principal.tenant.clone(), self.principal.actor()).comment(comment)
+        let platform = self.principal.is_platform() || self.principal.is_acting();
+        Actor::new(self.principal.tenant.clone(), self.principal.actor()).comment(comment).platform(platform)
     }
 
     /// The whole body, within the limits.

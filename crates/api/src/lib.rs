@@ -51,8 +51,11 @@ fn with_inventory(services: &Services, mut routes: Vec<Route<Context>>) -> Vec<R
 fn describe(method: &Method, pattern: &str, access: Access) -> wire::RouteInfo {
     let access = match access {
         Access::Public => "public",
+        Access::Read => "read",
         Access::Infer => "infer",
+        Access::Operate => "operate",
         Access::Admin => "admin",
+        Access::Platform => "platform",
     };
     wire::RouteInfo { method: method.to_string(), pattern: pattern.to_owned(), access: access.to_owned() }
 }

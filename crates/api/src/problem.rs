@@ -1,9 +1,9 @@
 //! Errors of native routes: `application/problem+json` (RFC 9457).
 
 use http::StatusCode;
-use plinth_client::wire::Problem;
+use plinth_client::wire::{FieldProblem, Problem};
 use plinth_net::Response;
-use plinth_types::{Error, RequestId};
+use plinth_types::{Error, Flaw, RequestId};
 
 use crate::reply;
 
@@ -20,8 +20,13 @@ pub fn render(error: &Error, request_id: &RequestId) -> Response {
         field: error.field_name().map(str::to_owned),
         request_id: Some(request_id.to_string()),
         retriable: error.class().retriable(),
+        problems: error.flaw_list().iter().map(field_problem).collect(),
     };
     // A struct of texts and numbers always becomes JSON.
     let text = serde_json::to_vec(&problem).unwrap_or_default();
     reply::with_body(status, "application/problem+json", text)
+}
+
+fn field_problem(flaw: &Flaw) -> FieldProblem {
+    FieldProblem { field: flaw.field.clone(), reason: flaw.reason.slug().to_owned(), detail: flaw.text.clone() }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use plinth_cluster::Keeper;
+use plinth_identity::refusals::RefusalsReport;
 use plinth_net::{BodyLimits, UploadLimits};
 use plinth_registry::{Registry, Version};
 use plinth_runtime::{CancellationToken, World};
@@ -34,6 +35,11 @@ pub trait Probe: Send + Sync {
     async fn metadata(&self) -> String;
     /// What the object store is.
     fn objects(&self) -> String;
+    /// Reads the whole log of refusals; takes as long as that takes.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn refusals(&self) -> std::io::Result<RefusalsReport>;
 }
 
 /// Values from the configuration that handlers need.

@@ -24,6 +24,14 @@ impl Client {
         self.fetch(Call::get(url)).await
     }
 
+    /// `GET /v1/audit/verification`.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn verify_audit(&self) -> Result<wire::AuditVerification> {
+        self.fetch(Call::get(self.url(["v1", "audit", "verification"])).within(self.options.work_timeout)).await
+    }
+
     /// `POST /v1/audit/{revision}/undo`.
     ///
     /// # Errors
@@ -48,6 +56,34 @@ impl Client {
         self.fetch(Call::post(self.url(["v1", "apply"])).json(what)?).await
     }
 
+    /// `GET /v1/resources/{kind}`.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn resources(&self, kind: &str, page: &Paging) -> Result<wire::Page<wire::StoredResource>> {
+        let mut url = self.url(["v1", "resources", kind]);
+        query(&mut url, &[("after", page.after.clone()), ("limit", number(page.limit))]);
+        self.fetch(Call::get(url)).await
+    }
+
+    /// `GET /v1/resources/{kind}/{name}`.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn resource(&self, kind: &str, name: &str) -> Result<wire::StoredResource> {
+        self.fetch(Call::get(self.url(["v1", "resources", kind, name]))).await
+    }
+
+    /// `DELETE /v1/resources/{kind}/{name}`; only while `if_revision` was the last to change it, when that is given.
+    ///
+    /// # Errors
+    /// As [`Client::status`]; a conflict while others need it.
+    pub async fn delete_resource(&self, kind: &str, name: &str, if_revision: Option<u64>) -> Result<()> {
+        let mut url = self.url(["v1", "resources", kind, name]);
+        query(&mut url, &[("if_revision", if_revision.map(|revision| revision.to_string()))]);
+        self.send(Call::delete(url)).await.map(drop)
+    }
+
     /// `GET /v1/keys`.
     ///
     /// # Errors
@@ -64,6 +100,14 @@ impl Client {
     /// As [`Client::status`].
     pub async fn create_key(&self, key: &wire::NewKey) -> Result<wire::CreatedKey> {
         self.fetch(Call::post(self.url(["v1", "keys"])).json(key)?).await
+    }
+
+    /// `POST /v1/keys/{id}/rotate`: the new key.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn rotate_key(&self, id: &KeyId, rotate: &wire::RotateKey) -> Result<wire::CreatedKey> {
+        self.fetch(Call::post(self.url(["v1", "keys", id.as_str(), "rotate"])).json(rotate)?).await
     }
 
     /// `DELETE /v1/keys/{id}`.

@@ -62,6 +62,8 @@ pub struct Client {
     pub(crate) http: reqwest::Client,
     pub(crate) base: Url,
     pub(crate) options: Options,
+    /// The tenant for which an administrator of the default tenant acts.
+    pub(crate) tenant: Option<String>,
 }
 
 impl Client {
@@ -92,7 +94,14 @@ impl Client {
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(|e| Error::Settings(format!("the client cannot be set up: {e}")))?;
-        Ok(Self { http, base, options })
+        Ok(Self { http, base, options, tenant: None })
+    }
+
+    /// The same for things of another tenant: administrators of the default tenant may act for others.
+    #[must_use]
+    pub fn for_tenant(mut self, tenant: Option<String>) -> Self {
+        self.tenant = tenant;
+        self
     }
 
     /// The node's address as it was given, without a trailing slash.

@@ -175,7 +175,7 @@ fn problem_advice(refusal: &Refusal) -> Vec<String> {
         (_, "model_not_found") => advice.push("`plinth model list` shows what there is".to_owned()),
         (_, "version_not_found" | "alias_not_found") => advice.push("`plinth model show NAME` lists versions and aliases".to_owned()),
         (_, "version_retired") => advice.push("`plinth model restore NAME@VERSION` makes it usable again".to_owned()),
-        (_, "edit_conflict") => advice.push("look at what changed with `plinth model audit`, then try again".to_owned()),
+        (_, "edit_conflict") => advice.push("look at what changed with `plinth history`, then try again".to_owned()),
         (_, "signature_missing" | "signature_invalid" | "signer_not_trusted" | "content_altered") => {
             advice.push("`plinth model verify NAME@VERSION` says what the node finds wrong".to_owned());
         }

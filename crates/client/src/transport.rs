@@ -115,6 +115,10 @@ impl Client {
 
     /// Sends and returns the response when it is a success; reads and maps the error otherwise.
     pub(crate) async fn success(&self, request: RequestBuilder) -> Result<Response> {
+        let request = match &self.tenant {
+            Some(tenant) => request.header("x-plinth-tenant", tenant),
+            None => request,
+        };
         let response = request.send().await.map_err(|e| self.transport(e))?;
         if response.status().is_success() {
             return Ok(response);
@@ -260,6 +264,7 @@ fn problem(status: StatusCode, body: &[u8]) -> Option<wire::Problem> {
         field: None,
         request_id: None,
         retriable: matches!(status.as_u16(), 429 | 502 | 503 | 504),
+        problems: Vec::new(),
     })
 }
 

@@ -18,10 +18,16 @@
 //! | `HEAD /v1/blobs/{digest}` · `PUT` | · the bytes, with `Content-Length` | 200 or 404 · 201 or 200 |
 //! | `GET /v1/audit?subject=&before=&limit=` | | [`Page`] of [`AuditEntry`], newest first |
 //! | `POST /v1/audit/{revision}/undo` | | [`AuditEntry`]: the commit that undid it |
+//! | `GET /v1/audit/verification` | | [`AuditVerification`]: reads the whole audit |
 //! | `POST /v1/gc` | [`CollectGarbage`] | [`Garbage`] |
 //! | `POST /v1/apply` | [`Apply`] | [`Applied`] |
+//! | `GET /v1/resources/{kind}?after=&limit=` | | [`Page`] of [`StoredResource`] |
+//! | `GET /v1/resources/{kind}/{name}` · `DELETE ?if_revision=` | | [`StoredResource`] · 204 |
 //! | `GET /v1/keys` · `POST` | · [`NewKey`] | [`Page`] of [`Key`] · 201 [`CreatedKey`] |
+//! | `POST /v1/keys/{id}/rotate` | [`RotateKey`] | 201 [`CreatedKey`] |
 //! | `DELETE /v1/keys/{id}` | | 204 |
+//!
+//! Everything is about the caller's tenant. An admin of the default tenant may act for another one: `X-Plinth-Tenant`.
 //!
 //! Errors are `application/problem+json` (RFC 9457): [`Problem`].
 
@@ -66,6 +72,20 @@ pub struct Problem {
     /// Whether the same request may succeed later.
     #[serde(default)]
     pub retriable: bool,
+    /// All that is wrong with the request, where that is more than one thing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<FieldProblem>,
+}
+
+/// One of several things that are wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldProblem {
+    /// The part of the request, such as `resources[2].spec.targets`.
+    pub field: String,
+    /// The stable word for programs.
+    pub reason: String,
+    /// What is wrong.
+    pub detail: String,
 }
 
 /// A model.
@@ -295,6 +315,40 @@ pub struct AuditEntry {
     pub changes: Vec<AuditChange>,
 }
 
+/// Whether the audit is what was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditVerification {
+    /// Entries that hold together, from the first one.
+    pub entries: u64,
+    /// Those of them that older releases wrote, which made no chain.
+    pub unlinked: u64,
+    /// The digest that stands for all of them. Kept elsewhere, it shows later whether the whole chain was made anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Digest>,
+    /// The first entry that does not follow from those before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<u64>,
+    /// The node's own log of refusals.
+    pub refusals: RefusalsVerification,
+}
+
+/// Whether a node's log of refusals is what was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalsVerification {
+    /// Lines that hold together.
+    pub lines: u64,
+    /// The number of the first line that is kept.
+    pub first: u64,
+    /// The number of the last of them.
+    pub last: u64,
+    /// The digest of the last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Digest>,
+    /// Where the chain is broken, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+}
+
 /// One change of a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditChange {
@@ -344,17 +398,36 @@ pub struct Apply {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resource {
-    /// `model` or `deployment`.
+    /// `tenant`, `plan`, `issuer`, `addresses`, `model`, `deployment`, `upstream` or `route`.
     pub kind: String,
     /// Its name.
     pub name: String,
+    /// The revision that must have changed it last, 0 for none; whatever stands is replaced when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<u64>,
     /// What it shall say.
     #[serde(default)]
     pub spec: serde_json::Value,
 }
 
+/// A resource as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredResource {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The commit that last changed it; 0 for a built-in plan that nobody has written.
+    pub revision: u64,
+    /// The moment of that commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Timestamp>,
+    /// What it says: what may be applied again.
+    pub spec: serde_json::Value,
+}
+
 /// What applying did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
     /// The commit; absent when nothing changed or on a dry run.
     pub revision: Option<u64>,
@@ -363,24 +436,35 @@ pub struct Applied {
 }
 
 /// What applying did to one resource.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AppliedResource {
-    /// `model` or `deployment`.
+    /// Its kind.
     pub kind: String,
     /// Its name.
     pub name: String,
     /// `created`, `changed` or `unchanged`.
     pub outcome: String,
+    /// What it says now; only on a dry run, and absent when it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<serde_json::Value>,
+    /// What it would say; only on a dry run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<serde_json::Value>,
 }
 
 /// What a key allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Everything.
+    /// Looking: status, models, metadata.
+    Viewer,
+    /// Using models. Called `infer` before there were more roles.
+    #[serde(alias = "infer")]
+    Developer,
+    /// Changing what is served and how.
+    Operator,
+    /// Everything within its tenant; in the default tenant also what concerns all.
     Admin,
-    /// Inference and reading of metadata.
-    Infer,
 }
 
 /// Asks for a key.
@@ -395,9 +479,20 @@ pub struct NewKey {
     /// From when on it is refused.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
+    /// The models that it may use; all when empty.
+    #[serde(default)]
+    pub models: Vec<ModelName>,
 }
 
-/// A key without its secret.
+/// Replaces a key by a new one that allows the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKey {
+    /// For how long the old key is good beside the new one, in seconds.
+    pub overlap_seconds: u32,
+}
+
+/// A key without its secret. When it was last used is not kept: requests write nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// Its public id.
@@ -411,6 +506,12 @@ pub struct Key {
     /// From when on it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// The models that it may use; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelName>,
+    /// The id of the key that came in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
 }
 
 /// A new key, shown this one time.
@@ -467,7 +568,8 @@ pub struct RouteInfo {
     pub method: String,
     /// The path with its parameters in braces.
     pub pattern: String,
-    /// Who may call it: `public`, `infer` or `admin`.
+    /// Who may call it: `public`, `read` (viewers), `infer` (developers), `operate` (operators), `admin`, or `platform` (admins
+    /// of the default tenant).
     pub access: String,
 }
 

@@ -139,6 +139,7 @@ fn problem(status: u16, reason: &str, retriable: bool) -> wire::Problem {
         field: None,
         request_id: Some("r-1".into()),
         retriable,
+        problems: Vec::new(),
     }
 }
 

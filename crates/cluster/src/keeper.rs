@@ -2,21 +2,28 @@
 //!
 //! Invariants: the view that is shown is always whole; its revision never goes back; what is shown
 //! was first written to disk, so that a restart does not show less. While the ledger cannot be
-//! reached the last view goes on, marked as not fresh. Work is constant: the file is written each
-//! interval whether or not something changed, so a change is never a new kind of load.
+//! reached the last view goes on, marked as not fresh.
+//!
+//! A change costs what it changes, not what there is: the next snapshot is the last one followed by the commits since
+//! ([`Snapshot::follow`]), and shares the rest with it. Everything is read only at the start, after a long absence, and
+//! when the audit does not lead from the one to the other. Something is written each interval whether or not something
+//! changed, so that a change is never a new kind of load: the whole file while it is small, one line behind it when it is
+//! large ([`SnapshotFile`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use plinth_runtime::{OnEnd, TaskGroup, World};
-use plinth_store::metadata::Revision;
+use plinth_store::metadata::{AuditEntry, AuditQuery, Revision};
 use plinth_store::{Metadata, MetadataError};
 use plinth_telemetry::Catalogue;
 use plinth_types::{Digest, Error, Reason, Result, Timestamp};
 use tokio::sync::{Notify, watch};
 
-use crate::{Snapshot, SnapshotFile, SnapshotFileError};
+use crate::Snapshot;
+use crate::file::{OnDisk, SnapshotFile, SnapshotFileError};
+use crate::snapshot::{SnapshotBuilder, mark};
 
 /// What the node serves from.
 #[derive(Debug, Clone)]
@@ -65,6 +72,12 @@ pub struct Keeper {
 
 /// How long one look at the ledger may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(10);
+/// How long reading all of it may take: a million records are some seconds on a good day.
+const TAKE_DEADLINE: Duration = Duration::from_secs(300);
+/// So many commits are followed; more, and reading everything is as quick.
+const MOST_FOLLOWED: u64 = if cfg!(test) { 90 } else { 1_000 };
+/// So many commits are held at a time.
+const FOLLOWED_AT_ONCE: u64 = 50;
 
 impl Keeper {
     /// Reads the file, looks at the ledger once, and starts to keep the view current.
@@ -91,11 +104,14 @@ impl Keeper {
             tracing::error!(%error, "the damaged snapshot was set aside as snapshot.json.damaged; the ledger makes a new one");
         }
         let known = stored.is_some();
-        let (snapshot, checked_at) = stored.unwrap_or_else(|| (Snapshot::default(), world.clock.now()));
+        let (snapshot, checked_at, disk) = match stored {
+            Some(stored) => (stored.snapshot, stored.checked_at, stored.disk),
+            None => (Snapshot::default(), world.clock.now(), None),
+        };
         let revision = snapshot.revision;
         let view = View { snapshot: Arc::new(snapshot), checked_at, fresh: false, known, diverged: false };
         let keeper = Arc::new(Self { view: ArcSwap::from_pointee(view), changes: watch::Sender::new(revision.0), poke: Notify::new() });
-        let mut worker = Worker { keeper: keeper.clone(), metadata, file, world: world.clone(), options, metrics, last_error: None };
+        let mut worker = Worker { keeper: keeper.clone(), metadata, file, world: world.clone(), options, metrics, disk, last_error: None };
         worker.refresh(true).await;
         match damaged {
             Some(error) if !keeper.view().fresh => return Err(unusable(error)),
@@ -144,6 +160,8 @@ struct Worker {
     world: World,
     options: KeeperOptions,
     metrics: Arc<Catalogue>,
+    /// What lies on disk; `None` when it must be written whole.
+    disk: Option<OnDisk>,
     last_error: Option<String>,
 }
 
@@ -204,17 +222,18 @@ impl Worker {
         }
     }
 
-    async fn try_refresh(&self, write_unchanged: bool) -> Result<bool, Failure> {
+    async fn try_refresh(&mut self, write_unchanged: bool) -> Result<bool, Failure> {
         let shown = self.keeper.view();
-        let head = within(self.metadata.head()).await?;
+        let head = within(LOOK_DEADLINE, self.metadata.head()).await?;
         self.must_be_the_same_ledger(&shown.snapshot, head).await?;
         let unchanged = shown.known && head == shown.snapshot.revision;
-        let snapshot = if unchanged { shown.snapshot.clone() } else { Arc::new(self.take().await?) };
+        let (snapshot, commits) = if unchanged { (shown.snapshot.clone(), Vec::new()) } else { self.next(&shown, head).await? };
         let now = self.world.clock.now();
         let write = !unchanged || write_unchanged;
         if write {
-            let (file, body) = (self.file.clone(), snapshot.clone());
-            blocking(move || file.store(&body, now)).await?;
+            let (file, body, disk) = (self.file.clone(), snapshot.clone(), self.disk.take());
+            let followed = unchanged || !commits.is_empty();
+            self.disk = blocking(move || file.keep(&body, if followed { disk } else { None }, &commits, now)).await?;
             self.metrics.snapshot_written.inc();
         }
         let revision = snapshot.revision.0;
@@ -228,19 +247,55 @@ impl Worker {
         Ok(write)
     }
 
-    async fn take(&self) -> Result<Snapshot> {
-        let (revision, records) = within(self.metadata.read_all()).await?;
-        let mark = self.mark(revision).await?;
-        Ok(Snapshot { mark, ..Snapshot::from_records(revision, records).map_err(Error::internal)? })
+    /// The snapshot of a later revision, with the commits that led to it when it was made by them.
+    async fn next(&self, shown: &View, head: Revision) -> Result<(Arc<Snapshot>, Vec<AuditEntry>)> {
+        let behind = head.0.saturating_sub(shown.snapshot.revision.0);
+        if shown.known && behind <= MOST_FOLLOWED {
+            match self.follow(&shown.snapshot, head).await? {
+                Ok((snapshot, commits)) => return Ok((Arc::new(snapshot), commits)),
+                Err(why) => tracing::info!(cause = why, "the ledger is read whole: its commits cannot be followed"),
+            }
+        }
+        Ok((Arc::new(self.take().await?), Vec::new()))
     }
 
-    /// Stands for the ledger's history up to a revision: two ledgers that took different ways have different marks.
+    /// Follows the commits up to `head`; why that cannot be done, when it cannot.
+    async fn follow(&self, shown: &Snapshot, head: Revision) -> Result<std::result::Result<(Snapshot, Vec<AuditEntry>), String>> {
+        let (mut snapshot, mut commits) = (shown.clone(), Vec::new());
+        while snapshot.revision < head {
+            let to = head.0.min(snapshot.revision.0.saturating_add(FOLLOWED_AT_ONCE));
+            let limit = u32::try_from(to - snapshot.revision.0).unwrap_or(u32::MAX);
+            let query = AuditQuery { tenant: None, subject: None, before: Some(Revision(to.saturating_add(1))), limit };
+            let mut entries = within(LOOK_DEADLINE, self.metadata.audit(&query)).await?;
+            entries.reverse();
+            for entry in &entries {
+                if let Err(why) = snapshot.follow(entry) {
+                    return Ok(Err(why));
+                }
+            }
+            if snapshot.revision.0 != to {
+                return Ok(Err(format!("the audit ends at {} instead of {to}", snapshot.revision)));
+            }
+            commits.append(&mut entries);
+        }
+        Ok(Ok((snapshot, commits)))
+    }
+
+    async fn take(&self) -> Result<Snapshot> {
+        let (mut builder, mut taken) = (SnapshotBuilder::default(), Ok(()));
+        let mut page = |records| {
+            if taken.is_ok() {
+                taken = builder.take(records);
+            }
+        };
+        let revision = within(TAKE_DEADLINE, self.metadata.read_pages(&mut page)).await?;
+        let mark = self.mark(revision).await?;
+        taken.and_then(|()| builder.finish(revision, mark)).map_err(Error::internal)
+    }
+
     async fn mark(&self, revision: Revision) -> Result<Option<Digest>> {
-        let entry = within(self.metadata.audit_entry(revision)).await?;
-        entry
-            .map(|entry| serde_json::to_vec(&entry).map(|text| Digest::of(&text)))
-            .transpose()
-            .map_err(|e| Error::internal("marking a revision").source(e))
+        let entry = within(LOOK_DEADLINE, self.metadata.audit_entry(revision)).await?;
+        entry.map(|entry| mark(&entry)).transpose().map_err(Error::internal)
     }
 
     async fn must_be_the_same_ledger(&self, shown: &Snapshot, head: Revision) -> Result<(), Failure> {
@@ -259,8 +314,8 @@ fn unusable(error: SnapshotFileError) -> Error {
     Error::new(Reason::Internal, text).source(error)
 }
 
-async fn within<T>(look: impl Future<Output = Result<T, MetadataError>>) -> Result<T> {
-    match tokio::time::timeout(LOOK_DEADLINE, look).await {
+async fn within<T>(deadline: Duration, look: impl Future<Output = Result<T, MetadataError>>) -> Result<T> {
+    match tokio::time::timeout(deadline, look).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Error::internal("reading the ledger").source(error)),
         Err(_) => Err(Error::internal("reading the ledger took too long")),
@@ -274,3 +329,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, crate::Sna
         Err(error) => Err(Error::internal("snapshot").source(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

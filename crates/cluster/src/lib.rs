@@ -12,4 +12,4 @@ mod snapshot;
 
 pub use file::{SnapshotFile, SnapshotFileError};
 pub use keeper::{Keeper, KeeperOptions, KeeperParts, View};
-pub use snapshot::{ModelEntry, Snapshot};
+pub use snapshot::{ModelEntry, OfTenants, Shared, Snapshot, SnapshotBuilder};

@@ -1,14 +1,32 @@
-//! The snapshot as a value, and how it is built from the ledger's records.
+//! The snapshot as a value: what a node needs in order to serve, as of one revision of the ledger.
+//!
+//! Invariant: a snapshot never changes once it is made. The next one shares with it all that did not change: each map,
+//! each tenant's part and each record stands behind an `Arc`, so that a million keys are not copied because one of them
+//! was revoked, and so that who builds something from a snapshot can tell by the pointer what is still the same
+//! ([`Shared`]). How one is made from records and from later commits is in `build`.
+
+mod build;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use plinth_store::metadata::{Kind, Record, Revision};
+use plinth_store::metadata::Revision;
+use plinth_store::resources::gateway::{AddressesRecord, FilterRecord, IssuerRecord, PlanRecord, RouteRecord, UpstreamRecord};
 use plinth_store::resources::{DeploymentRecord, KeyRecord, ModelRecord, TenantRecord, VersionRecord};
-use plinth_types::{Digest, KeyId, ModelName, TenantName, VersionNumber};
+use plinth_types::{Digest, KeyId, Label, ModelName, TenantName, VersionNumber};
 use serde::{Deserialize, Serialize};
 
+pub use build::SnapshotBuilder;
+pub(crate) use build::mark;
+
+/// Records by name. Two snapshots between which none of them changed have the same pointer.
+pub type Shared<K, V> = Arc<BTreeMap<K, Arc<V>>>;
+
+/// Records by tenant and name; each tenant's part is shared by itself.
+pub type OfTenants<K, V> = Shared<TenantName, BTreeMap<K, Arc<V>>>;
+
 /// Everything that a node needs in order to serve, as of one revision of the ledger.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
     /// The ledger's revision that it shows.
@@ -18,11 +36,30 @@ pub struct Snapshot {
     #[serde(default)]
     pub mark: Option<Digest>,
     /// The tenants.
-    pub tenants: BTreeMap<TenantName, TenantRecord>,
+    pub tenants: Shared<TenantName, TenantRecord>,
     /// The keys, by tenant and id.
-    pub keys: BTreeMap<TenantName, BTreeMap<KeyId, KeyRecord>>,
+    pub keys: OfTenants<KeyId, KeyRecord>,
     /// The models, by tenant and name.
-    pub models: BTreeMap<TenantName, BTreeMap<ModelName, ModelEntry>>,
+    pub models: OfTenants<ModelName, ModelEntry>,
+    /// The plans that were written; the built-in ones are not among them
+    /// ([`plinth_store::resources::gateway::builtin_plans`]).
+    #[serde(default)]
+    pub plans: Shared<Label, PlanRecord>,
+    /// The upstreams, by tenant and name.
+    #[serde(default)]
+    pub upstreams: OfTenants<Label, UpstreamRecord>,
+    /// The routes, by tenant and name.
+    #[serde(default)]
+    pub routes: OfTenants<Label, RouteRecord>,
+    /// The issuers of tokens.
+    #[serde(default)]
+    pub issuers: Shared<Label, IssuerRecord>,
+    /// The filters, by tenant and name.
+    #[serde(default)]
+    pub filters: OfTenants<Label, FilterRecord>,
+    /// Which addresses are let in.
+    #[serde(default)]
+    pub addresses: Arc<AddressesRecord>,
 }
 
 /// A model with all that belongs to it.
@@ -38,62 +75,10 @@ pub struct ModelEntry {
 }
 
 impl Snapshot {
-    /// Builds a snapshot from every record at one revision.
-    ///
-    /// # Errors
-    /// Names the record that cannot be read. No snapshot is better than half of one: the last good one goes on.
-    pub fn from_records(revision: Revision, records: Vec<Record>) -> Result<Self, String> {
-        let mut snapshot = Self { revision, ..Self::default() };
-        let (mut versions, mut deployments) = (Vec::new(), Vec::new());
-        for record in records {
-            match record.key.kind {
-                Kind::Tenant => {
-                    let (name, value) = read(record, |name| name.parse().ok())?;
-                    snapshot.tenants.insert(name, value);
-                }
-                Kind::Key => {
-                    let tenant = record.key.tenant.clone();
-                    let (id, value) = read(record, |name| name.parse().ok())?;
-                    snapshot.keys.entry(tenant).or_default().insert(id, value);
-                }
-                Kind::Model => {
-                    let tenant = record.key.tenant.clone();
-                    let (name, model) = read(record, |name| name.parse::<ModelName>().ok())?;
-                    let entry = ModelEntry { model, versions: BTreeMap::new(), deployment: None };
-                    snapshot.models.entry(tenant).or_default().insert(name, entry);
-                }
-                Kind::Version => versions.push(record),
-                Kind::Deployment => deployments.push(record),
-                Kind::Collection | Kind::FormerModel => {}
-            }
-        }
-        for record in versions {
-            let tenant = record.key.tenant.clone();
-            let ((model, number), value) = read(record, parse_version_name)?;
-            snapshot.entry(&tenant, &model)?.versions.insert(number, value);
-        }
-        for record in deployments {
-            let tenant = record.key.tenant.clone();
-            let (model, value) = read(record, |name| name.parse::<ModelName>().ok())?;
-            snapshot.entry(&tenant, &model)?.deployment = Some(value);
-        }
-        Ok(snapshot)
+    /// The plan of this name: as it was written, else the built-in one.
+    #[must_use]
+    pub fn plan(&self, name: &Label) -> Option<Arc<PlanRecord>> {
+        let written = self.plans.get(name).cloned();
+        written.or_else(|| plinth_store::resources::gateway::builtin_plan(name.as_str()).map(Arc::new))
     }
-
-    fn entry(&mut self, tenant: &TenantName, model: &ModelName) -> Result<&mut ModelEntry, String> {
-        let entry = self.models.get_mut(tenant).and_then(|models| models.get_mut(model));
-        entry.ok_or_else(|| format!("a version or deployment of '{model}' has no model"))
-    }
-}
-
-fn parse_version_name(name: &str) -> Option<(ModelName, VersionNumber)> {
-    let (model, number) = name.split_once('/')?;
-    Some((model.parse().ok()?, number.trim_start_matches('0').parse().ok()?))
-}
-
-fn read<N, V: serde::de::DeserializeOwned>(record: Record, name: impl Fn(&str) -> Option<N>) -> Result<(N, V), String> {
-    let subject = || format!("record {} '{}'", record.key.kind.as_str(), record.key.name);
-    let parsed = name(&record.key.name).ok_or_else(|| format!("{} has a malformed name", subject()))?;
-    let value = V::deserialize(&record.value).map_err(|e| format!("{} cannot be read: {e}", subject()))?;
-    Ok((parsed, value))
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use plinth_policy::limits::AddressRules;
 use plinth_types::ByteSize;
 
 use crate::kinds::AuthMode;
@@ -23,7 +24,9 @@ pub fn check(config: &Config) -> Vec<Problem> {
     rules.node();
     rules.addresses();
     rules.http();
+    rules.tls();
     rules.objects();
+    rules.limits();
     rules.durations();
     rules.engine();
     rules.trust();
@@ -51,6 +54,17 @@ impl Rules<'_> {
         self.require(!node.roles.is_empty() && distinct.len() == node.roles.len(), "node.roles", "must name at least one role, each once");
     }
 
+    fn tls(&mut self) {
+        let tls = &self.config.tls;
+        self.require(tls.certificates.len() == tls.keys.len(), "tls.keys", "must have one file for each of 'tls.certificates'");
+        self.require(tls.client_ca.is_none() || !tls.certificates.is_empty(), "tls.client_ca", "needs 'tls.certificates'");
+        self.require(
+            !tls.client_required || tls.client_ca.is_some(),
+            "tls.client_required",
+            "needs 'tls.client_ca', which says whose certificates count",
+        );
+    }
+
     fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
         let listen = &self.config.listen;
         let optional = [("listen.grpc", listen.grpc), ("listen.metrics", listen.metrics), ("listen.admin", listen.admin)];
@@ -72,6 +86,21 @@ impl Rules<'_> {
             if let Some((other, _)) = same {
                 self.refuse(key, format!("must not be the address of '{other}'"));
             }
+        }
+    }
+
+    fn limits(&mut self) {
+        let limits = &self.config.limits;
+        self.require((1..=10_000).contains(&limits.nodes), "limits.nodes", "must be from 1 to 10000");
+        self.require((1_000..=100_000_000).contains(&limits.users), "limits.users", "must be from 1000 to 100000000");
+        let plan = limits.default_plan.as_ref().is_none_or(|plan| plan.parse::<plinth_types::Label>().is_ok());
+        self.require(plan, "limits.default_plan", "must be the name of a plan, such as \"free\"");
+        let timeout = (Duration::from_millis(1)..=Duration::from_secs(1)).contains(&limits.timeout);
+        self.require(timeout, "limits.timeout", "must be from 1ms to 1s");
+        let bans = !limits.ban_time.is_zero() && limits.ban_time <= limits.ban_longest;
+        self.require(bans, "limits.ban_longest", "must not be shorter than 'limits.ban_time', and neither may be zero");
+        if let Err(error) = AddressRules::parse::<String>(&[], &limits.ban_exempt) {
+            self.refuse("limits.ban_exempt", format!("holds what is no network: {error}"));
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use plinth_types::ByteSize;
 
 use crate::input::Resolver;
-use crate::kinds::{AuthMode, Backend, BusUrl, CacheUrl, LogFormat, MetadataUrl, ObjectsUrl, Provider, Role, Secret};
+use crate::kinds::{AuthMode, Backend, BusUrl, CacheUrl, LimitsUrl, LogFormat, MetadataUrl, ObjectsUrl, Provider, Role, Secret};
 use crate::setting::Setting;
 use crate::show::Shown;
 
@@ -129,10 +129,28 @@ keys! {
         admin: Option<SocketAddr> = "", "0.1.0";
     }
 
+    /// Encryption of the listeners `http`, `grpc` and `admin`. Files are read again when they change.
+    tls: Tls {
+        /// Files with certificate chains (PEM), one for each name; empty: no encryption.
+        certificates: Vec<PathBuf> = "", "0.1.0";
+        /// Files with their private keys (PEM), in the same order.
+        keys: Vec<PathBuf> = "", "0.1.0";
+        /// A file with the authorities (PEM) whose client certificates count; empty: none does.
+        client_ca: Option<PathBuf> = "", "0.1.0";
+        /// Whether clients without a certificate are refused.
+        client_required: bool = "false", "0.1.0";
+        /// How often the files are looked at.
+        reload: Duration = "10s", "0.1.0";
+    }
+
     /// Limits on connections and requests.
     http: Http {
         /// The most connections at a time on each listener; further ones are refused at once. Each needs a file descriptor.
         max_connections: u32 = "10000", "0.1.0";
+        /// The most connections of one address, or of one IPv6 network of 64 bits.
+        max_connections_per_client: u32 = "2048", "0.1.0";
+        /// The bytes per second that a client must take at least of an answer that waits for it.
+        write_min_rate: ByteSize = "1KiB", "0.1.0";
         /// How long the head of a request may take to arrive.
         header_timeout: Duration = "10s", "0.1.0";
         /// How long a connection may stay without a request.
@@ -205,6 +223,38 @@ keys! {
         ttl: Duration = "5m", "0.1.0";
         /// How long Redis may take before the node goes on without it.
         timeout: Duration = "5ms", "0.1.0";
+    }
+
+    /// Limits on what callers may send; the limits themselves are plans.
+    limits: Limits {
+        /// Where nodes count together: each on its own, or in Redis. In Redis a tenant's limits hold for all nodes together.
+        url: LimitsUrl = "local:", "0.1.0";
+        /// How many nodes share the limits; while Redis is away each admits its share.
+        nodes: u32 = "1", "0.1.0";
+        /// How long Redis may take before the node lives on its share.
+        timeout: Duration = "100ms", "0.1.0";
+        /// The plan of tenants that name none; empty: they have no limits.
+        default_plan: Option<String> = "", "0.1.0";
+        /// Users and addresses whose own limits are counted at a time; the table of them grows to 22 bytes for each.
+        users: u32 = "1000000", "0.1.0";
+        /// Requests in a second from one address that begin a ban; 0: nobody is banned.
+        ban_requests: u32 = "500", "0.1.0";
+        /// How long the first ban of an address lasts; each further one twice as long.
+        ban_time: Duration = "1m", "0.1.0";
+        /// The longest ban.
+        ban_longest: Duration = "1h", "0.1.0";
+        /// Networks that are never banned, such as those of proxies and load generators.
+        ban_exempt: Vec<String> = "127.0.0.0/8,::1", "0.1.0";
+    }
+
+    /// Forwarding to upstreams, and what the node does under load.
+    gateway: Gateway {
+        /// The largest body of a request that may be sent twice: to a fallback, to a shadow.
+        replay_body: ByteSize = "1MiB", "0.1.0";
+        /// The most memory for answers that are kept for fallbacks.
+        answers: ByteSize = "64MiB", "0.1.0";
+        /// Whether overload switches things off, from background work to everything but critical requests.
+        ladder: bool = "true", "0.1.0";
     }
 
     /// How nodes hear of changes.

@@ -266,6 +266,42 @@ impl Setting for CacheUrl {
     }
 }
 
+/// Where nodes count what they share.
+#[derive(Clone, PartialEq, Eq)]
+pub enum LimitsUrl {
+    /// Nowhere: each node counts for itself.
+    Local,
+    /// A Redis server; the whole address, which may hold a password.
+    Redis(Secret),
+}
+
+impl fmt::Debug for LimitsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.show())
+    }
+}
+
+impl Setting for LimitsUrl {
+    const FORM: &'static str = "\"local:\" or \"redis://user:password@host:6379/0\"";
+    const SECRET: bool = true;
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        if text == "local:" {
+            return Ok(Self::Local);
+        }
+        match text.strip_prefix("redis://") {
+            None => Err(None),
+            Some("") => Err(Some("names no host".to_owned())),
+            Some(_) => Ok(Self::Redis(Secret::new(text))),
+        }
+    }
+    fn show(&self) -> String {
+        quoted(&match self {
+            Self::Local => "local:".to_owned(),
+            Self::Redis(url) => mask_url(url.expose()),
+        })
+    }
+}
+
 only_this_release! {
     /// What carries "something changed" between nodes; this release knows the node itself.
     BusUrl, "local:", "nats://"
@@ -332,6 +368,8 @@ mod tests {
         }
         assert_eq!(CacheUrl::from_text("redis://u:p@h").unwrap().show(), "\"redis://u:***@h\"");
         assert_eq!(CacheUrl::from_text("redis://"), Err(Some("names no host".to_owned())));
+        assert_eq!(LimitsUrl::from_text("redis://u:p@h").unwrap().show(), "\"redis://u:***@h\"");
+        assert_eq!((LimitsUrl::from_text("local:"), LimitsUrl::from_text("memory:")), (Ok(LimitsUrl::Local), Err(None)));
         assert!(BusUrl::from_text("nats://h").unwrap_err().unwrap().contains("does not have yet"));
         assert_eq!(BusUrl::from_text("x"), Err(None));
     }

@@ -6,22 +6,38 @@
 //! 2. `record`: around all else, so that refusals are counted too, until the last byte has left.
 //! 3. host: before anything reads the request, because a page that rebinds a name must learn nothing.
 //! 4. route: found before the caller is known, because probes need no key; told only after.
-//! 5. `authenticate`: deny by default; only `Access::Public` passes without a key.
-//! 6. authorise: what the key allows against what the route demands.
-//! 7. handle: `api` translates, services work. Later releases put limits, admission, routing, cache
-//!    and retries between 6 and 7.
-//! 8. `answer`: errors into their protocol's shape, and the headers that every answer carries.
+//! 5. `limits::door`: addresses that are not let in, and bans, before anything costs more.
+//! 6. `authenticate`: deny by default; only `Access::Public` and users' public routes pass without a key.
+//! 7. users' routes (`routes`): found now, because they belong to a tenant.
+//! 8. authorise: what the key allows against what the route demands.
+//! 9. `limits::enter`: rates, caps and concurrency, held until the last byte of the answer.
+//! 10. admit (`edge`, `overload`): whether the node's load lets this class of request in.
+//! 11. handle: `api` translates and services work; or `dispatch` carries the request to its route's target, with
+//!     retries, hedging, breakers and balancing in `upstream`.
+//! 12. `answer`: errors into their protocol's shape, and the headers that every answer carries.
 //!
-//! Invariant: no handler runs before 1–6 have passed. Deciding what a key may do is `identity`'s.
+//! Invariant: no handler runs before 1–10 have passed. What credentials are worth and allow is `identity`'s to say.
 #![warn(missing_docs)]
 
 mod answer;
 mod authenticate;
+mod dispatch;
+mod edge;
 mod gateway;
+pub mod limits;
 mod metrics;
+mod overload;
 mod record;
 mod request_id;
+mod routes;
+pub mod upstream;
 
-pub use authenticate::Authentication;
+pub use authenticate::{Authentication, TENANT_HEADER};
+pub use dispatch::{AnswersOptions, Dispatch, ShadowMetrics};
+pub use edge::{CRITICALITY, Edge, criticality};
 pub use gateway::Gateway;
+pub use limits::{Caller, Cost, Entry, LimitOptions, Limits, Networks, Refused, SharedLimits, client_address};
 pub use metrics::MetricsService;
+pub use overload::Overload;
+pub use routes::{Aliases, RouteTable};
+pub use upstream::{Upstreams, UpstreamsOptions};

@@ -35,15 +35,8 @@ impl ApiKey {
     /// [`Reason::CredentialsInvalid`]; the text does not repeat what was sent.
     pub fn parse(text: &str) -> Result<Self> {
         let malformed = || Error::new(Reason::CredentialsInvalid, "the key is not valid; a key looks like plinth_<id>_<secret>");
-        let mut parts = text.trim().splitn(3, '_');
-        let (Some(PREFIX), Some(id), Some(secret)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(malformed());
-        };
-        let hexadecimal = |s: &str, bytes: usize| s.len() == bytes * 2 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if !hexadecimal(id, ID_BYTES) || !hexadecimal(secret, SECRET_BYTES) {
-            return Err(malformed());
-        }
-        Ok(Self { id: id.parse().map_err(|_| malformed())?, secret: secret.to_owned() })
+        let shown = ShownKey::read(text.trim()).ok_or_else(malformed)?;
+        Ok(Self { id: format!("{:016x}", shown.id).parse().map_err(|_| malformed())?, secret: shown.secret.to_owned() })
     }
 
     /// The public id.
@@ -67,7 +60,15 @@ impl ApiKey {
     /// The record that recognises this key.
     #[must_use]
     pub fn record(&self, role: Role, description: impl Into<String>, now: Timestamp, expires_at: Option<Timestamp>) -> KeyRecord {
-        KeyRecord { secret_hash: self.secret_hash(), role, description: description.into(), created_at: now, expires_at }
+        KeyRecord {
+            secret_hash: self.secret_hash(),
+            role,
+            description: description.into(),
+            created_at: now,
+            expires_at,
+            models: Vec::new(),
+            replaced_by: None,
+        }
     }
 }
 
@@ -75,6 +76,31 @@ impl std::fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ApiKey({})", self.id)
     }
+}
+
+/// A key as it stands in a request: the parts of its text, nothing copied.
+pub(crate) struct ShownKey<'t> {
+    pub id: u64,
+    pub secret: &'t str,
+}
+
+impl<'t> ShownKey<'t> {
+    /// The parts of `plinth_<id>_<secret>`; `None` for anything else.
+    pub(crate) fn read(text: &'t str) -> Option<Self> {
+        let (id, secret) = text.strip_prefix(PREFIX)?.strip_prefix('_')?.split_once('_')?;
+        let well_formed = secret.len() == SECRET_BYTES * 2 && secret.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        Some(Self { id: number(id).filter(|_| well_formed)?, secret })
+    }
+}
+
+/// The number that an id stands for; `None` when no key could show it.
+pub(crate) fn number_of(id: &KeyId) -> Option<u64> {
+    number(id.as_str())
+}
+
+fn number(id: &str) -> Option<u64> {
+    let well_formed = id.len() == ID_BYTES * 2 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if well_formed { u64::from_str_radix(id, 16).ok() } else { None }
 }
 
 fn hexadecimal<const N: usize>(random: &dyn Random) -> String {

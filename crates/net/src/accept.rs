@@ -2,7 +2,8 @@
 //!
 //! Invariant: the loop ends only when its group is cancelled. Errors of accept never end it and never
 //! make it spin: it waits a little longer after each, because most of them (no descriptors, no memory)
-//! go away only when others close something. Over the cap a connection is refused at once, never queued.
+//! go away only when others close something. Over a cap a connection is refused at once, never queued; over that of all
+//! clients together only if no connection is half open: else the oldest of those makes room.
 
 use std::future::Future;
 use std::io;
@@ -12,13 +13,17 @@ use std::time::Duration;
 
 use plinth_runtime::OnEnd;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::activity::Activity;
 use crate::connection::{self, Shared};
 use crate::service::{Peer, Service};
 
 /// The first and the longest wait after an error.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// How long a connection that makes room may take to close.
+const MAKING_ROOM: Duration = Duration::from_millis(100);
 
 /// Where connections come from.
 pub trait Acceptor: Send + 'static {
@@ -56,22 +61,40 @@ pub async fn run<A: Acceptor, S: Service>(mut acceptor: A, shared: Arc<Shared<S>
             }
         };
         failures = 0;
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
+        let Some(client) = shared.clients.enter(remote.ip()) else {
+            shared.metrics.over_client_cap.inc();
+            refuse(stream, shared.tls.is_some());
+            continue;
+        };
+        let Some(slot) = slot(&slots, &shared).await else {
             shared.metrics.refused.inc();
-            refuse(stream);
+            refuse(stream, shared.tls.is_some());
             continue;
         };
         shared.metrics.accepted.inc();
         let open = shared.metrics.open.hold();
         // Answers are small and wanted at once; a peer that is gone already shows at the first read.
         let _ = stream.set_nodelay(true);
-        let peer = Peer { remote, listener: shared.listener };
-        let connection = connection::serve(shared.clone(), stream, peer);
+        let peer = Peer::new(remote, shared.listener);
+        let activity = Activity::new(shared.half_open.enter());
+        let connection = connection::serve(shared.clone(), stream, peer, activity);
         shared.group.spawn("connection", OnEnd::Ignore, async move {
             connection.await;
-            drop((slot, open));
+            drop((slot, client, open));
         });
     }
+}
+
+/// A slot for a connection; `None` when all are taken by connections that have been heard.
+async fn slot<S>(slots: &Arc<Semaphore>, shared: &Shared<S>) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = slots.clone().try_acquire_owned() {
+        return Some(slot);
+    }
+    if !shared.half_open.give_up_oldest() {
+        return None;
+    }
+    shared.metrics.given_up.inc();
+    tokio::time::timeout(MAKING_ROOM, slots.clone().acquire_owned()).await.ok()?.ok()
 }
 
 /// How long to wait after an error; `None` when it was about one connection alone.
@@ -83,8 +106,11 @@ fn backoff(error: &io::Error, failures: u32) -> Option<Duration> {
     Some(BACKOFF.0.saturating_mul(1 << failures.min(16)).min(BACKOFF.1))
 }
 
-/// Answers 503 as far as the socket takes it without waiting, and closes.
-fn refuse(stream: TcpStream) {
+/// Answers 503 as far as the socket takes it without waiting, and closes; where TLS is spoken, only closes.
+fn refuse(stream: TcpStream, tls: bool) {
+    if tls {
+        return;
+    }
     const BODY: &str = r#"{"type":"about:blank","title":"The node is at its capacity","status":503,"reason":"over_capacity"}"#;
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{BODY}",

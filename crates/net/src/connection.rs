@@ -1,7 +1,9 @@
 //! One connection from its first byte to its end.
 //!
-//! Tells HTTP/1.1 from HTTP/2 by the first bytes, lets hyper speak, and watches: the watchdog ends what
-//! overruns a deadline of [`Activity`](crate::activity), a cancelled group ends it in order.
+//! Speaks TLS where the listener does, tells HTTP/1.1 from HTTP/2 by what was agreed on or by the first
+//! bytes, lets hyper speak, and watches: the watchdog ends what overruns a deadline of
+//! [`Activity`](crate::activity), a cancelled group ends it in order. What hyper needs is made only when
+//! the first head is whole, so that a connection without one costs little.
 
 use std::future::Future;
 use std::io;
@@ -10,10 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use memchr::memchr;
 use plinth_runtime::{CancellationToken, OnEnd, TaskGroup};
 use plinth_telemetry::ConnectionMetrics;
 use tokio::io::AsyncReadExt;
@@ -21,8 +24,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::activity::{Activity, Deadlines, Verdict};
-use crate::server::ConnectionLimits;
+use crate::clients::Clients;
+use crate::half_open::HalfOpen;
+use crate::head::{Judgement, judge};
+use crate::server::{ConnectionLimits, ListenerConfig};
 use crate::service::{ConnectionService, Peer, Service};
+use crate::socket::{Socket, Stream};
+use crate::tls::{ClientCertificate, TlsContext};
 use crate::wire::Wire;
 
 /// How every HTTP/2 connection begins (RFC 9113, 3.4).
@@ -43,6 +51,17 @@ pub struct Shared<S> {
     pub metrics: ConnectionMetrics,
     pub group: TaskGroup,
     pub lame_duck: Arc<AtomicBool>,
+    pub tls: Option<Arc<TlsContext>>,
+    pub clients: Arc<Clients>,
+    pub half_open: Arc<HalfOpen>,
+}
+
+impl<S> Shared<S> {
+    pub fn new(service: Arc<S>, config: ListenerConfig, group: TaskGroup, lame_duck: Arc<AtomicBool>) -> Self {
+        let ListenerConfig { name: listener, limits, metrics, tls, .. } = config;
+        let (clients, half_open) = (Clients::new(limits.max_per_client), HalfOpen::new(usize::MAX));
+        Self { service, listener, limits, metrics, group, lame_duck, tls, clients, half_open }
+    }
 }
 
 /// Starts what HTTP/2 runs beside its connection as tasks of the listener's group.
@@ -63,7 +82,7 @@ trait Graceful: Future<Output = hyper::Result<()>> {
     fn end(self: Pin<&mut Self>);
 }
 
-impl<S: Service> Graceful for http1::Connection<TokioIo<Wire>, ConnectionService<S>> {
+impl<S: Service> Graceful for http1::UpgradeableConnection<TokioIo<Wire>, ConnectionService<S>> {
     fn end(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -75,60 +94,114 @@ impl<S: Service> Graceful for http2::Connection<TokioIo<Wire>, ConnectionService
     }
 }
 
-/// Serves a connection until it ends.
-pub async fn serve<S: Service>(shared: Arc<Shared<S>>, mut stream: TcpStream, peer: Peer) {
+/// Serves a connection until it ends. Its peer's certificate is not known yet.
+pub async fn serve<S: Service>(shared: Arc<Shared<S>>, stream: TcpStream, mut peer: Peer, activity: Arc<Activity>) {
     let draining = shared.group.cancelled().clone();
-    let activity = Activity::new();
-    let first = tokio::select! {
-        first = timeout(shared.limits.header_timeout, first_bytes(&mut stream)) => first,
+    let opened = tokio::select! {
+        opened = open(&shared, stream, &activity) => opened,
         () = draining.cancelled() => return,
+        () = activity.given_up() => return,
     };
-    let (streams, prefix) = match first {
-        Ok(Ok(first)) => first,
-        Ok(Err(_gone)) => return,
-        Err(_elapsed) => {
+    let (stream, streams, begin) = match opened {
+        Ok(Opened { stream, streams, begin, certificate }) => {
+            (peer.certificate, peer.encrypted) = (certificate, shared.tls.is_some());
+            (stream, streams, begin)
+        }
+        Err(Unopened::Gone) => return,
+        Err(Unopened::Silent) => {
             shared.metrics.timeouts.inc();
             return tracing::debug!(peer = %peer.remote, why = "no request", "connection cut");
         }
+        Err(Unopened::NoTls(error)) => {
+            shared.metrics.handshake_failures.inc();
+            return tracing::debug!(peer = %peer.remote, error = %error, "TLS handshake failed");
+        }
     };
-    let wire = TokioIo::new(Wire::new(stream, prefix, activity.clone(), draining.clone()));
+    let remote = peer.remote;
     let service = ConnectionService {
         service: shared.service.clone(),
         peer,
         activity: activity.clone(),
         lame_duck: shared.lame_duck.clone(),
         panics: shared.metrics.panics.clone(),
+        malformed: shared.metrics.malformed_heads.clone(),
     };
-    let watch = Watch { activity, deadlines: shared.limits.deadlines(), streams, draining };
+    let watch = Watch { activity: activity.clone(), deadlines: shared.limits.deadlines(), streams, draining: draining.clone() };
     let end = if streams {
-        watch.drive(http2_builder(&shared).serve_connection(wire, service)).await
+        let wire = TokioIo::new(Wire::http2(stream, begin, activity, draining));
+        Box::pin(watch.drive(http2_builder(&shared).serve_connection(wire, service))).await
     } else {
-        watch.drive(http1_builder(&shared.limits).serve_connection(wire, service)).await
+        let wire = TokioIo::new(Wire::http1(stream, begin, shared.limits.max_header_bytes.as_usize(), activity, draining));
+        Box::pin(watch.drive(http1_builder(&shared.limits).serve_connection(wire, service).with_upgrades())).await
     };
     match end {
         End::Closed => {}
         End::Cut(why) => {
             shared.metrics.timeouts.inc();
-            tracing::debug!(peer = %peer.remote, why, "connection cut");
+            tracing::debug!(peer = %remote, why, "connection cut");
         }
         // The peer's doing in nearly every case: a reset, a malformed request.
-        End::Failed(error) => tracing::debug!(peer = %peer.remote, error = %error, "connection failed"),
+        End::Failed(error) => tracing::debug!(peer = %remote, error = %error, "connection failed"),
     }
 }
 
-/// Reads until it is clear which protocol the peer speaks; whether it is HTTP/2, and what was read.
-async fn first_bytes(stream: &mut TcpStream) -> io::Result<(bool, Bytes)> {
+/// A connection of which the protocol is known.
+struct Opened {
+    stream: Stream,
+    /// Whether it is HTTP/2.
+    streams: bool,
+    /// What was read of it.
+    begin: BytesMut,
+    certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// Why it came to nothing.
+enum Unopened {
+    Gone,
+    Silent,
+    NoTls(io::Error),
+}
+
+async fn open<S>(shared: &Shared<S>, stream: TcpStream, activity: &Arc<Activity>) -> Result<Opened, Unopened> {
+    let socket = Socket::new(stream, activity.clone());
+    let (mut stream, agreed, certificate) = match &shared.tls {
+        None => (Stream::Plain(socket), None, None),
+        Some(tls) => {
+            let accepted = tls.accept(socket).await.map_err(Unopened::NoTls)?;
+            (Stream::Tls(accepted.stream), accepted.http2, accepted.certificate)
+        }
+    };
+    let limits = &shared.limits;
+    match timeout(limits.header_timeout, first_bytes(&mut stream, agreed, limits.max_header_bytes.as_usize())).await {
+        Ok(Ok((streams, begin))) => Ok(Opened { stream, streams, begin, certificate }),
+        Ok(Err(_gone)) => Err(Unopened::Gone),
+        Err(_elapsed) => Err(Unopened::Silent),
+    }
+}
+
+/// Reads until it is clear which protocol the peer speaks and, on HTTP/1, until its first head is whole or malformed. Whether
+/// it is HTTP/2, which may have been agreed on, and what was read.
+async fn first_bytes(stream: &mut Stream, agreed: Option<bool>, max_head: usize) -> io::Result<(bool, BytesMut)> {
     let mut buffer = BytesMut::with_capacity(1024);
     loop {
+        let before = buffer.len();
         if stream.read_buf(&mut buffer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let compared = buffer.len().min(PREFACE.len());
-        if buffer[..compared] != PREFACE[..compared] {
-            return Ok((false, buffer.freeze()));
+        if agreed != Some(false) && buffer[..compared] == PREFACE[..compared] {
+            if compared == PREFACE.len() {
+                return Ok((true, buffer));
+            }
+            continue;
         }
-        if compared == PREFACE.len() {
-            return Ok((true, buffer.freeze()));
+        if agreed == Some(true) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        // Nothing else can change the judgement; so a peer cannot make us judge at each byte.
+        let may_be_whole = memchr(b'\n', &buffer[before..]).is_some() || buffer.len() > max_head;
+        if may_be_whole && judge(&buffer, max_head) != Judgement::Partial {
+            return Ok((false, buffer));
         }
     }
 }
@@ -190,6 +263,7 @@ impl Watch {
                     asked = true;
                     connection.as_mut().end();
                 }
+                () = self.activity.given_up() => return End::Closed,
                 () = look.as_mut() => {
                     if closing_until.is_some_and(|until| Instant::now() >= until) {
                         return End::Closed;

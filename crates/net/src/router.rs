@@ -18,10 +18,16 @@ use crate::{Request, Response};
 pub enum Access {
     /// Everybody, without a key.
     Public,
-    /// Keys that may use models, and admin keys.
+    /// Who may look: role viewer.
+    Read,
+    /// Who may use models: role developer.
     Infer,
-    /// Admin keys.
+    /// Who may change what is served: role operator.
+    Operate,
+    /// Who may do everything within a tenant: role admin.
     Admin,
+    /// Who looks after all tenants: role admin in the default tenant.
+    Platform,
 }
 
 /// What a handler gives back.

@@ -16,6 +16,7 @@ use crate::accept;
 use crate::activity::Deadlines;
 use crate::connection::Shared;
 use crate::service::Service;
+use crate::tls::TlsContext;
 
 /// Connections that the kernel may hold until they are taken.
 const BACKLOG: u32 = 4096;
@@ -25,12 +26,16 @@ const BACKLOG: u32 = 4096;
 pub struct ConnectionLimits {
     /// The most connections at a time; each needs a file descriptor.
     pub max_connections: usize,
+    /// The most of them for one client: an IPv4 address or an IPv6 network of 64 bits.
+    pub max_per_client: usize,
     /// How long the head of a request may take.
     pub header_timeout: Duration,
     /// How long a connection may be without a request.
     pub idle_timeout: Duration,
     /// How long a client may take none of the bytes that wait for it.
     pub write_timeout: Duration,
+    /// The bytes per second that a client must take at least while bytes wait for it, over a `write_timeout`.
+    pub min_write_rate: ByteSize,
     /// The largest head.
     pub max_header_bytes: ByteSize,
     /// What a connection that speaks HTTP/2 may cost besides.
@@ -70,9 +75,11 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_per_client: 2048,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
+            min_write_rate: ByteSize::kib(1),
             max_header_bytes: ByteSize::kib(16),
             http2: Http2Limits::default(),
         }
@@ -81,7 +88,9 @@ impl Default for ConnectionLimits {
 
 impl ConnectionLimits {
     pub(crate) const fn deadlines(&self) -> Deadlines {
-        Deadlines { header: self.header_timeout, idle: self.idle_timeout, write: self.write_timeout }
+        let min_taken = (self.min_write_rate.0 as u128).saturating_mul(self.write_timeout.as_millis()) / 1000;
+        let min_taken = if min_taken > u64::MAX as u128 { u64::MAX } else { min_taken as u64 };
+        Deadlines { header: self.header_timeout, idle: self.idle_timeout, write: self.write_timeout, min_taken }
     }
 }
 
@@ -95,6 +104,16 @@ pub struct ListenerConfig {
     pub limits: ConnectionLimits,
     /// What it counts.
     pub metrics: ConnectionMetrics,
+    /// The TLS that it speaks, if any.
+    pub tls: Option<Arc<TlsContext>>,
+}
+
+impl ListenerConfig {
+    /// A listener without TLS.
+    #[must_use]
+    pub const fn new(name: &'static str, address: SocketAddr, limits: ConnectionLimits, metrics: ConnectionMetrics) -> Self {
+        Self { name, address, limits, metrics, tls: None }
+    }
 }
 
 /// Why a listener could not be started.
@@ -132,12 +151,12 @@ impl Server {
     /// # Errors
     /// When the address cannot be listened on.
     pub fn start<S: Service>(config: ListenerConfig, service: Arc<S>, tasks: &TaskGroup) -> Result<Self, StartError> {
-        let ListenerConfig { name, address, limits, metrics } = config;
+        let (name, address) = (config.name, config.address);
         let bound = listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
         let (local, listener) = bound.map_err(|source| StartError { name, address, source })?;
         let group = TaskGroup::child_of(tasks, "http");
         let lame_duck = Arc::new(AtomicBool::new(false));
-        let shared = Arc::new(Shared { service, listener: name, limits, metrics, group: group.clone(), lame_duck: lame_duck.clone() });
+        let shared = Arc::new(Shared::new(service, config, group.clone(), lame_duck.clone()));
         group.spawn("accept loop", OnEnd::CancelGroup, accept::run(listener, shared));
         tracing::info!(listener = name, address = %local, "listening");
         Ok(Self { name, local, group, lame_duck })

@@ -18,15 +18,30 @@ use hyper::body::Incoming;
 use plinth_telemetry::Counter;
 
 use crate::activity::Activity;
+use crate::head::Refusal;
+use crate::tls::ClientCertificate;
+use crate::wire::REFUSED;
 use crate::{Body, Request, RequestBody, Response};
 
 /// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Its address. What a proxy says of the address behind it is not looked at here.
     pub remote: SocketAddr,
     /// The name of the listener that took the connection.
     pub listener: &'static str,
+    /// The certificate that it has shown and that was verified.
+    pub certificate: Option<Arc<ClientCertificate>>,
+    /// Whether it speaks TLS.
+    pub encrypted: bool,
+}
+
+impl Peer {
+    /// A peer without a certificate.
+    #[must_use]
+    pub const fn new(remote: SocketAddr, listener: &'static str) -> Self {
+        Self { remote, listener, certificate: None, encrypted: false }
+    }
 }
 
 /// Answers every request of a listener.
@@ -42,6 +57,7 @@ pub(crate) struct ConnectionService<S> {
     pub activity: Arc<Activity>,
     pub lame_duck: Arc<AtomicBool>,
     pub panics: Counter,
+    pub malformed: Counter,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -53,18 +69,24 @@ impl<S: Service> hyper::service::Service<http::Request<Incoming>> for Connection
 
     fn call(&self, request: http::Request<Incoming>) -> Answer {
         let guard = self.activity.begin();
-        let (service, peer, panics) = (self.service.clone(), self.peer, self.panics.clone());
+        if let Some(refusal) = self.activity.refusal().filter(|_| request.method().as_str() == REFUSED) {
+            self.malformed.inc();
+            tracing::debug!(peer = %self.peer.remote, why = refusal.why, "the head of a request was refused");
+            return Box::pin(std::future::ready(Ok(refused(refusal).map(|body| body.with_request(guard)))));
+        }
+        let (service, peer, panics) = (self.service.clone(), self.peer.clone(), self.panics.clone());
         let (lame_duck, activity) = (self.lame_duck.clone(), self.activity.clone());
         let one_by_one = request.version() <= Version::HTTP_11;
         if !http_body::Body::is_end_stream(request.body()) {
             activity.rest.open(request.version(), request.headers());
         }
+        let listener = peer.listener;
         Box::pin(async move {
             let answer =
                 AssertUnwindSafe(service.call(request.map(|body| RequestBody::incoming(body, &activity)), peer)).catch_unwind().await;
             let mut answer = answer.unwrap_or_else(|_| {
                 panics.inc();
-                tracing::error!(listener = peer.listener, "a handler panicked; its request was answered with 500");
+                tracing::error!(listener, "a handler panicked; its request was answered with 500");
                 after_panic()
             });
             // A small body that nobody read, the one of a refused request for one, need not cost the connection.
@@ -87,5 +109,19 @@ fn after_panic() -> Response {
     let mut answer = Response::new(Body::full(text));
     *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    answer
+}
+
+/// The answer to a request whose head is not handled. Its texts are fixed, so they need no escapes.
+fn refused(refusal: Refusal) -> Response {
+    let Refusal { status, why } = refusal;
+    let text = format!(
+        r#"{{"type":"about:blank","title":"The request is malformed","status":{},"reason":"malformed_request","detail":"{why}"}}"#,
+        status.as_u16()
+    );
+    let mut answer = Response::new(Body::full(text));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }

@@ -1,9 +1,12 @@
 //! The server on real sockets of the loopback: what clients do to it, well-meaning and not.
 
+mod crowd;
 mod drain;
+mod heads;
 mod hostile;
 mod http2;
 mod plain;
+mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,7 +18,7 @@ use bytes::Bytes;
 use plinth_runtime::TaskGroup;
 use plinth_telemetry::ConnectionMetrics;
 use plinth_types::ByteSize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::*;
@@ -68,7 +71,7 @@ impl Drop for Live {
 const LARGE: usize = 16 << 20;
 
 impl Service for Demo {
-    async fn call(&self, mut request: Request, _peer: Peer) -> Response {
+    async fn call(&self, mut request: Request, peer: Peer) -> Response {
         self.served.fetch_add(1, Ordering::SeqCst);
         match request.uri().path() {
             "/echo" => match read_body(&mut request, self.limits.as_ref().expect("the test sets limits")).await {
@@ -79,6 +82,12 @@ impl Service for Demo {
                     answer
                 }
             },
+            "/who" => {
+                let who = peer.certificate.map_or_else(String::new, |certificate| {
+                    format!("{:?} {:?} {:?} {}", certificate.common_name, certificate.dns_names, certificate.uris, certificate.fingerprint)
+                });
+                Response::new(Body::full(who))
+            }
             "/panic" => panic!("on purpose"),
             "/slow" => {
                 let _live = Live::new(&self.live);
@@ -126,10 +135,14 @@ fn body_limits() -> BodyLimits {
 }
 
 fn start(limits: ConnectionLimits) -> Fixture {
+    start_with(limits, None)
+}
+
+fn start_with(limits: ConnectionLimits, tls: Option<Arc<TlsContext>>) -> Fixture {
     let (tasks, metrics) = (TaskGroup::new("test"), ConnectionMetrics::default());
     let demo = Arc::new(Demo { limits: Some(body_limits()), ..Demo::default() });
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = ListenerConfig { name: "test", address, limits, metrics: metrics.clone() };
+    let config = ListenerConfig { tls, ..ListenerConfig::new("test", address, limits, metrics.clone()) };
     let server = Server::start(config, demo.clone(), &tasks).unwrap();
     Fixture { server, demo, metrics, tasks }
 }
@@ -151,7 +164,7 @@ impl Fixture {
 }
 
 /// A client that says exactly what the test says.
-struct Raw(TcpStream);
+struct Raw<S = TcpStream>(S);
 
 struct Answer {
     status: u16,
@@ -159,9 +172,11 @@ struct Answer {
     body: Vec<u8>,
 }
 
-impl Raw {
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.unwrap();
+        // TLS takes bytes that it has not sent yet.
+        self.0.flush().await.unwrap();
     }
 
     async fn get(&mut self, path: &str) -> Answer {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use plinth_runtime::{OnEnd, TaskGroup, World};
-use plinth_store::metadata::{self, AuditEntry, AuditQuery, Commit, ListQuery, MetadataOptions, Record, RecordKey, Revision};
+use plinth_store::metadata::{self, AuditEntry, AuditLink, AuditQuery, Commit, ListQuery, MetadataOptions, Record, RecordKey, Revision};
 use plinth_store::{Metadata, MetadataError};
 
 /// How long a start waits for the ledger; past it the ledger is opened in the background.
@@ -104,8 +104,10 @@ forward! {
     list(query: &ListQuery) -> Vec<Record>;
     head() -> Revision;
     read_all() -> (Revision, Vec<Record>);
+    read_pages(page: &mut (dyn FnMut(Vec<Record>) + Send)) -> Revision;
     commit(commit: Commit) -> Revision;
     audit(query: &AuditQuery) -> Vec<AuditEntry>;
     audit_entry(revision: Revision) -> Option<AuditEntry>;
+    audit_chain(first: Revision, limit: u32) -> Vec<AuditLink>;
     describe() -> String;
 }

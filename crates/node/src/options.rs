@@ -6,7 +6,10 @@ use anyhow::{Context, Result};
 use plinth_api::{GrpcSettings, Settings};
 use plinth_config::{AuthMode, Backend, Config};
 use plinth_engine::{BackendKind, Provider};
+use plinth_gateway::{LimitOptions, Networks};
+use plinth_net::tls::{CertificateFiles, TlsOptions};
 use plinth_net::{BodyLimits, BodyMemory, ConnectionLimits, HostRules, Http2Limits, UploadLimits};
+use plinth_policy::limits::BanSettings;
 use plinth_registry::{PublicKey, TrustPolicy};
 use plinth_serving::{ProcessOptions, RegionOptions, ServingOptions};
 use plinth_store::cache::{CacheOptions, RedisOptions};
@@ -47,6 +50,12 @@ pub fn objects(config: &Config, data_dir: &Path) -> Result<ObjectsOptions> {
         session_token: None,
     });
     Ok(options)
+}
+
+/// Where requests come in: no upstream may lead back there.
+pub fn own_addresses(config: &Config) -> Vec<std::net::SocketAddr> {
+    let listen = &config.listen;
+    [Some(listen.http), listen.grpc, listen.metrics, listen.admin].into_iter().flatten().collect()
 }
 
 /// How old another process's unfinished garbage collection must be before this node finishes it: a SQLite ledger has no
@@ -176,7 +185,9 @@ pub fn connections(config: &Config) -> ConnectionLimits {
         idle_timeout: http.idle_timeout,
         write_timeout: http.write_timeout,
         max_header_bytes: http.max_header_bytes,
-        http2: Http2Limits::default(),
+        max_per_client: http.max_connections_per_client as usize,
+        min_write_rate: http.write_min_rate,
+        ..ConnectionLimits::default()
     }
 }
 
@@ -187,4 +198,43 @@ pub fn grpc_connections(config: &Config) -> ConnectionLimits {
 
 pub fn hosts(config: &Config) -> HostRules {
     HostRules::new(&config.http.allowed_hosts)
+}
+
+/// The certificates of the listeners; `None` without encryption.
+pub fn tls(config: &Config) -> Option<TlsOptions> {
+    let tls = &config.tls;
+    let pairs = tls.certificates.iter().zip(&tls.keys);
+    let certificates: Vec<_> =
+        pairs.map(|(certificates, key)| CertificateFiles { certificates: certificates.clone(), key: key.clone() }).collect();
+    let first = certificates.first()?;
+    let (client_ca, client_required) = (tls.client_ca.clone(), tls.client_required);
+    let base = TlsOptions::new(&first.certificates, &first.key);
+    Some(TlsOptions { certificates, client_ca, client_required, ..base })
+}
+
+/// What of a body is read so that it can be sent twice.
+pub fn replay(config: &Config) -> BodyLimits {
+    let http = &config.http;
+    BodyLimits {
+        max: config.gateway.replay_body,
+        min_rate: http.body_min_rate,
+        window: RATE_WINDOW,
+        timeout: http.request_timeout,
+        memory: BodyMemory::new(http.body_memory),
+    }
+}
+
+/// Bans, and how many users are counted at a time.
+///
+/// # Errors
+/// When `limits.ban_exempt` holds something else than networks.
+pub fn limits(config: &Config) -> Result<LimitOptions> {
+    let limits = &config.limits;
+    let bans =
+        BanSettings { threshold: limits.ban_requests, first: limits.ban_time, longest: limits.ban_longest, ..BanSettings::default() };
+    Ok(LimitOptions {
+        users: limits.users as usize,
+        bans: (limits.ban_requests > 0).then_some(bans),
+        ban_exempt: Networks::parse(&limits.ban_exempt).context("limits.ban_exempt")?,
+    })
 }

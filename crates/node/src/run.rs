@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use plinth_api::oip::trace::Traces;
-use plinth_api::{Dialect, Parts, Services};
+use plinth_api::{Parts, Services};
 use plinth_cluster::{Keeper, KeeperOptions, KeeperParts, SnapshotFile, View};
 use plinth_config::{AuthMode, Config};
-use plinth_gateway::{Authentication, Gateway, MetricsService};
-use plinth_identity::KeyRing;
-use plinth_net::{ConnectionLimits, ListenerConfig, Server};
+use plinth_gateway::Authentication;
+use plinth_identity::token::{KeyFiles, Tokens, TokensParts};
+use plinth_identity::{Credentials, KeyRing, Refusals};
+use plinth_net::Server;
 use plinth_registry::{FloorBook, Registry};
 use plinth_runtime::{CancellationToken, CrashPoints, OnEnd, ShutdownList, TaskGroup, World};
 use plinth_serving::{Regions, ResponseCache, Serving, State};
@@ -24,6 +25,8 @@ use tokio::sync::watch;
 use crate::announce::{Announce, Announcement};
 use crate::artifacts::Artifacts;
 use crate::data_dir::{Addresses, DataDir};
+use crate::edge::{self, Door, Shared};
+use crate::issuers::Providers;
 use crate::ledger::Ledger;
 use crate::probe::Stores;
 use crate::{bootstrap, options, wishes};
@@ -35,9 +38,6 @@ pub struct NodeOptions {
     /// Moves the switches of the log.
     pub logs: LogControl,
 }
-
-/// The most connections on the metrics and on the admin listener.
-const SIDE_CONNECTIONS: usize = 64;
 
 /// How long the last steps of the end may take, each.
 const LAST_STEP: Duration = Duration::from_secs(5);
@@ -113,7 +113,9 @@ impl Node {
             Ledger::open(options::metadata(config, data.path())?, world, tasks).await.context("the ledger cannot be opened")?;
         let objects: Arc<dyn Objects> =
             objects::open(&options::objects(config, data.path())?, world).await.context("the object store cannot be opened")?;
-        let registry = Registry::new(metadata.clone(), objects.clone(), world.clone()).takeover_after(options::takeover(config));
+        let registry = Registry::new(metadata.clone(), objects.clone(), world.clone())
+            .takeover_after(options::takeover(config))
+            .own_addresses(options::own_addresses(config));
         let registry = Arc::new(registry);
 
         // The snapshot, and what lives from it alone.
@@ -131,10 +133,27 @@ impl Node {
         let answers = ResponseCache::new(answers, catalogue.cache(), world);
         let serving = Serving::start(serving_options, artifacts.clone(), answers, catalogue.clone(), world, &groups.serving);
         let keys = Arc::new(ArcSwap::<KeyRing>::default());
-        let follower =
-            Follower { keeper: keeper.clone(), serving: serving.clone(), keys: keys.clone(), artifacts: artifacts.clone(), floors };
+        let store = Arc::new(KeyFiles::new(data.path().join("issuers")));
+        let asking = TokensParts { fetch: Arc::new(Providers::new(tasks)), store, world: world.clone() };
+        let tokens = Tokens::start(asking, tasks);
+        let refusals = Refusals::start(data.path().join("audit"), catalogue.audit_refusals_lost.clone(), world, tasks);
+        let shared = Shared::new(config, &catalogue, world, tasks)?;
+        let follower = Follower {
+            shared: shared.clone(),
+            keeper: keeper.clone(),
+            serving: serving.clone(),
+            keys: keys.clone(),
+            tokens: tokens.clone(),
+            artifacts: artifacts.clone(),
+            floors,
+        };
         let applied = follower.start(tasks);
         ring(&registry, &keeper, tasks);
+
+        let authentication = match config.auth.mode {
+            AuthMode::Open => Authentication::Open(keys),
+            AuthMode::Keys => Authentication::Closed(Arc::new(Credentials::keys(keys).with_tokens(tokens).with_certificates())),
+        };
 
         // The edge last: nobody is let in before there is something behind the door.
         let services = Services::new(Parts {
@@ -143,7 +162,7 @@ impl Node {
             snapshot: keeper,
             applied,
             verifier: artifacts,
-            probe: Arc::new(Stores { metadata: metadata.clone(), objects }),
+            probe: Arc::new(Stores { metadata: metadata.clone(), objects, refusals: data.path().join("audit") }),
             regions: Regions::new(options::regions(config)),
             traces: Traces::new(world.clone()),
             logs,
@@ -153,7 +172,8 @@ impl Node {
             stopping: CancellationToken::new(),
             draining: CancellationToken::new(),
         });
-        let servers = edge(config, &services, keys, &catalogue, world, tasks)?;
+        let door = Door { authentication, refusals, shared };
+        let servers = edge::listen(config, &services, &door, &catalogue, world, tasks)?;
         Ok(Self { metadata, services, serving: groups.serving.clone(), servers })
     }
 
@@ -305,9 +325,11 @@ fn ring(registry: &Registry, keeper: &Arc<Keeper>, tasks: &TaskGroup) {
 
 /// Takes each new snapshot to those who live from it.
 struct Follower {
+    shared: Shared,
     keeper: Arc<Keeper>,
     serving: Arc<Serving>,
     keys: Arc<ArcSwap<KeyRing>>,
+    tokens: Tokens,
     artifacts: Arc<Artifacts>,
     floors: Arc<FloorBook>,
 }
@@ -343,7 +365,11 @@ impl Follower {
     fn take(&self, view: &View) -> u64 {
         // Before anything is known, nothing is wished, not even nothing.
         if view.known {
-            self.keys.store(Arc::new(wishes::keys(&view.snapshot)));
+            let ring = Arc::new(self.keys.load().follow(&view.snapshot.tenants, &view.snapshot.keys));
+            self.tokens.follow(&view.snapshot.issuers);
+            // Limits before keys: nobody comes in before it is known what he may.
+            self.shared.follow(&view.snapshot, &ring);
+            self.keys.store(ring);
             self.serving.wish(wishes::models(&view.snapshot, &self.floors));
         }
         view.snapshot.revision.0
@@ -369,51 +395,4 @@ impl Follower {
         let artifacts = self.artifacts.clone();
         let _ = tokio::task::spawn_blocking(move || artifacts.prune(&keep)).await;
     }
-}
-
-/// Starts the listeners: HTTP, gRPC, metrics, admin.
-fn edge(
-    config: &Config,
-    services: &Services,
-    keys: Arc<ArcSwap<KeyRing>>,
-    catalogue: &Arc<Catalogue>,
-    world: &World,
-    tasks: &TaskGroup,
-) -> Result<Vec<Server>> {
-    let authentication = match config.auth.mode {
-        AuthMode::Open => Authentication::Open,
-        AuthMode::Keys => Authentication::Keys(keys),
-    };
-    let limits = options::connections(config);
-    let gateway = |routes| {
-        let gateway = Gateway::new(routes, authentication.clone(), options::hosts(config), catalogue.clone(), world.clone());
-        gateway.map(Arc::new).context("the table of routes")
-    };
-    let listener = |name, address| ListenerConfig { name, address, limits, metrics: catalogue.listener(name) };
-    // Scrapers and operators are few; the descriptors belong to the callers of models.
-    let side = |name, address| ListenerConfig {
-        limits: ConnectionLimits { max_connections: SIDE_CONNECTIONS, ..limits },
-        ..listener(name, address)
-    };
-    let advice = "another program has the port; stop it, or choose another address in [listen]";
-
-    let public = if config.listen.admin.is_some() { plinth_api::oip::routes(services) } else { plinth_api::routes(services) };
-    let mut servers = vec![Server::start(listener("http", config.listen.http), gateway(public)?, tasks).context(advice)?];
-    if let Some(address) = config.listen.grpc {
-        let routes = plinth_api::oip::grpc::routes(services);
-        let gateway = Gateway::new(routes, authentication.clone(), options::hosts(config), catalogue.clone(), world.clone());
-        let gateway = gateway.context("the table of gRPC's routes")?.speaking(Dialect::Grpc);
-        let grpc = ListenerConfig { limits: options::grpc_connections(config), ..listener("grpc", address) };
-        servers.push(Server::start(grpc, Arc::new(gateway), tasks).context(advice)?);
-    }
-    if let Some(address) = config.listen.metrics {
-        let probe = services.clone();
-        let service = MetricsService::new(catalogue.clone(), world.clone(), move || probe.ready());
-        servers.push(Server::start(side("metrics", address), Arc::new(service), tasks).context(advice)?);
-    }
-    if let Some(address) = config.listen.admin {
-        let routes = plinth_api::admin_routes(services);
-        servers.push(Server::start(side("admin", address), gateway(routes)?, tasks).context(advice)?);
-    }
-    Ok(servers)
 }

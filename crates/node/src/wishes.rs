@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use plinth_cluster::Snapshot;
-use plinth_identity::KeyRing;
 use plinth_registry::FloorBook;
 use plinth_serving::ModelWish;
 
@@ -21,11 +20,4 @@ pub fn models(snapshot: &Snapshot, floors: &FloorBook) -> Vec<ModelWish> {
         })
     })
     .collect()
-}
-
-/// The keys that are known.
-pub fn keys(snapshot: &Snapshot) -> KeyRing {
-    let all =
-        snapshot.keys.iter().flat_map(|(tenant, keys)| keys.iter().map(move |(id, record)| (id.clone(), tenant.clone(), record.clone())));
-    KeyRing::new(all)
 }

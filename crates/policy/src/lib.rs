@@ -5,10 +5,14 @@
 //! by random histories.
 #![warn(missing_docs)]
 
+pub mod balance;
 pub mod batching;
+pub mod limits;
 pub mod memory;
+pub mod overload;
 pub mod placement;
 pub mod poison;
+pub mod resilience;
 pub mod supervision;
 
 pub use placement::{Phase, Plan, Wish};

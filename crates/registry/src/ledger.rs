@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plinth_runtime::World;
-use plinth_store::metadata::{AuditEntry, AuditNote, AuditQuery, Change, Commit, Expect, Kind, ListQuery, RecordKey, Revision};
+use plinth_store::metadata::{AuditEntry, AuditLink, AuditNote, AuditQuery, Change, Commit, Expect, Kind, ListQuery, RecordKey, Revision};
 use plinth_store::{Metadata, MetadataError, ObjectsError};
 use plinth_types::{Error, ModelName, Reason, Result, TenantName, Timestamp, VersionNumber};
 use serde::Serialize;
@@ -169,6 +169,10 @@ impl Ledger {
         typed.collect()
     }
 
+    pub async fn head(&self) -> Result<Revision> {
+        timed("reading the head", self.metadata.head()).await
+    }
+
     pub async fn read_all(&self) -> Result<(Revision, Vec<plinth_store::metadata::Record>)> {
         timed("reading the ledger", self.metadata.read_all()).await
     }
@@ -179,6 +183,10 @@ impl Ledger {
 
     pub async fn audit_entry(&self, revision: Revision) -> Result<Option<AuditEntry>> {
         timed("reading the audit", self.metadata.audit_entry(revision)).await
+    }
+
+    pub async fn audit_chain(&self, first: Revision, limit: u32) -> Result<Vec<AuditLink>> {
+        timed("reading the audit", self.metadata.audit_chain(first, limit)).await
     }
 
     /// Commits; `None` when another commit came first and nothing was changed. Not cancel safe: a dropped call may have

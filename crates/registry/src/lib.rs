@@ -5,8 +5,10 @@
 //! decides whether a node may load a version. Nothing here serves a model: nodes read the ledger through a snapshot.
 #![warn(missing_docs)]
 
+pub mod checks;
 mod content;
 mod ledger;
+mod problems;
 pub mod registry;
 pub mod signing;
 #[cfg(any(test, feature = "testing"))]
@@ -14,9 +16,10 @@ pub mod testing;
 pub mod trust;
 mod words;
 
+pub use plinth_store::resources::gateway::{builtin_plan, builtin_plans};
 pub use registry::{
-    Actor, Applied, ApplyOutcome, AuditPage, CollectGarbage, Edit, Garbage, Model, MoveAlias, NewVersion, Page, PageQuery, PushOutcome,
-    Pushed, Registry, ResourceSpec, RollBack, Version,
+    Actor, Applied, AppliedResource, ApplyOutcome, AuditPage, AuditReport, CollectGarbage, Edit, Garbage, Model, MoveAlias, NewVersion,
+    Page, PageQuery, PushOutcome, Pushed, Registry, ResourceKind, ResourceSpec, RollBack, StoredResource, Version,
 };
 pub use signing::{Binding, PublicKey, RollbackPermission, SigningKey, Verified};
 pub use trust::{Doubt, Floor, FloorBook, Known, TrustPolicy, Verdict, VersionFacts};

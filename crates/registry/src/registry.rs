@@ -8,16 +8,21 @@
 //!
 //! Cancel safety: reads are; a dropped change may or may not have been committed.
 
+mod after;
 mod aliases;
 mod apply;
 mod blobs;
+mod chain;
 mod deployments;
 mod garbage;
 mod history;
 mod keys;
+mod lookup;
 mod models;
 mod numbers;
 mod push;
+pub(crate) mod references;
+mod resource;
 mod undo;
 mod versions;
 
@@ -36,9 +41,12 @@ use crate::ledger::{Attempts, Draft, Ledger, Stored, model_key, version_key};
 
 pub use aliases::{MoveAlias, RollBack};
 pub use apply::{Applied, AppliedResource, ApplyOutcome, ResourceSpec};
+pub use chain::AuditReport;
 pub use garbage::{CollectGarbage, Garbage};
 pub use history::AuditPage;
+pub use lookup::StoredResource;
 pub use push::{NewVersion, PushOutcome, Pushed};
+pub use resource::ResourceKind;
 
 /// Who does something, for whom, and why: what the audit keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,18 +57,33 @@ pub struct Actor {
     pub id: String,
     /// A word of explanation; may be empty.
     pub comment: String,
+    /// Whether it is an administrator of the whole, that is of the default tenant. That it is one is for the edge to know.
+    pub platform: bool,
 }
 
 impl Actor {
     /// Somebody who acts for a tenant.
     pub fn new(tenant: TenantName, id: impl Into<String>) -> Self {
-        Self { tenant, id: id.into(), comment: String::new() }
+        Self { tenant, id: id.into(), comment: String::new(), platform: false }
     }
 
     /// The node itself, on what belongs to no tenant in particular.
     #[must_use]
     pub fn system() -> Self {
-        Self::new(TenantName::default_tenant(), "system")
+        Self::new(TenantName::default_tenant(), "system").platform(true)
+    }
+
+    /// The same, as an administrator of the whole or not.
+    #[must_use]
+    pub const fn platform(mut self, platform: bool) -> Self {
+        self.platform = platform;
+        self
+    }
+
+    /// Whether it may change what concerns all tenants. Who acts for another tenant may not meanwhile: the change would stand in
+    /// that tenant's audit, where its own administrators could undo it.
+    fn may_change_all(&self) -> bool {
+        self.platform && self.tenant == TenantName::default_tenant()
     }
 
     /// The same with a word of explanation.
@@ -157,12 +180,20 @@ pub struct Registry {
     /// One collection at a time in this process.
     collecting: Semaphore,
     takeover_after: Duration,
+    own_addresses: Vec<std::net::SocketAddr>,
 }
 
 impl Registry {
     /// A registry over a ledger and an object store.
     pub fn new(metadata: Arc<dyn Metadata>, objects: Arc<dyn Objects>, world: World) -> Self {
-        Self { ledger: Ledger::new(metadata), objects, world, collecting: Semaphore::new(1), takeover_after: Duration::ZERO }
+        Self {
+            ledger: Ledger::new(metadata),
+            objects,
+            world,
+            collecting: Semaphore::new(1),
+            takeover_after: Duration::ZERO,
+            own_addresses: Vec::new(),
+        }
     }
 
     /// How old a garbage collection that was left unfinished must be before this process finishes it. Zero, the default,
@@ -171,6 +202,13 @@ impl Registry {
     #[must_use]
     pub const fn takeover_after(mut self, age: Duration) -> Self {
         self.takeover_after = age;
+        self
+    }
+
+    /// Where this node listens: an upstream must not lead back there.
+    #[must_use]
+    pub fn own_addresses(mut self, addresses: Vec<std::net::SocketAddr>) -> Self {
+        self.own_addresses = addresses;
         self
     }
 

@@ -2,6 +2,7 @@
 //!
 //! [`check`] looks at the stores only, so it can run after a crash, against any adapter, without the service.
 
+mod gateway;
 mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ pub async fn check(metadata: &dyn Metadata, objects: &dyn Objects) -> Result<(),
     let state = State::read(&records, &mut report);
     state.check_models(&mut report);
     state.check_versions(&mut report);
+    gateway::check(&records, &mut report);
     state.check_blobs(objects, &mut report).await;
     check_audit(metadata, head, &records, &mut report).await;
     if report.0.is_empty() { Ok(()) } else { Err(report.0) }
@@ -91,6 +93,7 @@ impl State {
             Kind::Deployment => drop(self.deployments.insert(owner(name)?, decode(record)?)),
             Kind::Collection => self.collecting.extend(decode::<CollectionRecord>(record)?.deleting),
             Kind::FormerModel => drop(self.former.insert(owner(name)?, decode(record)?)),
+            Kind::Plan | Kind::Upstream | Kind::Route | Kind::Issuer | Kind::Filter | Kind::Addresses => gateway::read(record)?,
         }
         Some(())
     }

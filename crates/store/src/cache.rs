@@ -10,7 +10,7 @@ mod frame;
 mod memory;
 mod redis;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod two_level;
 
 use std::sync::Arc;

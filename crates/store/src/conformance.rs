@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a conformance suite is a test")]
 
 mod cache;
+mod leases;
 mod metadata;
 mod objects;
 
 pub use cache::{cache, cache_key};
+pub use leases::leases;
 pub use metadata::metadata;
 pub use objects::objects;

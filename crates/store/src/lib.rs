@@ -1,7 +1,8 @@
 //! Ports to durable things, each with an embedded and a remote adapter and one conformance suite.
 //!
 //! [`metadata`] is the ledger: records with revisions, changed only by audited transactions.
-//! [`objects`] holds the bytes of artifacts by their digest. [`cache`] holds answers for a while. [`resources`] gives the shapes of the
+//! [`objects`] holds the bytes of artifacts by their digest. [`cache`] holds answers for a while. [`limits`] counts
+//! what nodes share. [`resources`] gives the shapes of the
 //! records as they lie in the ledger. Invariant: when a write returns `Ok`, it is committed and synced.
 //!
 //! What a record *means* and who may change it is left to the services above.
@@ -13,6 +14,7 @@ pub mod conformance;
 mod durable;
 #[cfg(test)]
 mod faults;
+pub mod limits;
 pub mod metadata;
 pub mod objects;
 pub mod resources;

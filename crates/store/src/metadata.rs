@@ -8,8 +8,10 @@
 //!   carry it. A commit whose expectations do not hold changes nothing.
 //! - `Ok` from [`Metadata::commit`] means committed and synced.
 //! - [`Metadata::read_all`] shows one moment: everything up to its revision and nothing after it.
-//! - A record and its audit entry are written by one transaction; an audit entry is never changed.
+//! - A record and its audit entry are written by one transaction; an audit entry is never changed, and each carries a digest
+//!   over itself and the one before it ([`AuditLink`]).
 
+mod chain;
 mod commit;
 mod ledger;
 mod migrate;
@@ -31,6 +33,7 @@ use plinth_types::{TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use chain::AuditLink;
 pub use options::{MetadataOptions, MetadataUrl, ParseMetadataUrlError, PostgresUrl, SchemaName};
 
 /// Opens the ledger: connects, brings the database to this release's schema, and refuses one that it must not touch.
@@ -76,11 +79,37 @@ pub enum Kind {
     Collection,
     /// What remains of a model that was deleted. Name: the model's.
     FormerModel,
+    /// What a tenant's requests may cost.
+    Plan,
+    /// A service outside to which requests are forwarded.
+    Upstream,
+    /// How requests find what answers them.
+    Route,
+    /// Who issues tokens that are accepted.
+    Issuer,
+    /// A module that requests and answers pass.
+    Filter,
+    /// Which addresses are let in. One record, name `addresses`.
+    Addresses,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [Self::Tenant, Self::Key, Self::Model, Self::Version, Self::Deployment, Self::Collection, Self::FormerModel];
+    pub const ALL: [Self; 13] = [
+        Self::Tenant,
+        Self::Key,
+        Self::Model,
+        Self::Version,
+        Self::Deployment,
+        Self::Collection,
+        Self::FormerModel,
+        Self::Plan,
+        Self::Upstream,
+        Self::Route,
+        Self::Issuer,
+        Self::Filter,
+        Self::Addresses,
+    ];
 
     /// The kind as it stands in the database.
     #[must_use]
@@ -93,6 +122,12 @@ impl Kind {
             Self::Deployment => "deployment",
             Self::Collection => "collection",
             Self::FormerModel => "former_model",
+            Self::Plan => "plan",
+            Self::Upstream => "upstream",
+            Self::Route => "route",
+            Self::Issuer => "issuer",
+            Self::Filter => "filter",
+            Self::Addresses => "addresses",
         }
     }
 }
@@ -279,6 +314,14 @@ pub trait Metadata: Send + Sync {
     /// Every record at one moment. Sorted by kind, tenant, name.
     async fn read_all(&self) -> Result<(Revision, Vec<Record>), MetadataError>;
 
+    /// As [`Metadata::read_all`], page by page and in no order that callers may count on: for ledgers that are larger than what one
+    /// wants to hold twice. Each page has the time that any operation has. When it fails, pages may have been given before.
+    async fn read_pages(&self, page: &mut (dyn FnMut(Vec<Record>) + Send)) -> Result<Revision, MetadataError> {
+        let (head, records) = self.read_all().await?;
+        page(records);
+        Ok(head)
+    }
+
     /// Applies a commit. Not idempotent: after [`MetadataError::Unavailable`] read before trying again.
     async fn commit(&self, commit: Commit) -> Result<Revision, MetadataError>;
 
@@ -287,6 +330,12 @@ pub trait Metadata: Send + Sync {
 
     /// One audit entry.
     async fn audit_entry(&self, revision: Revision) -> Result<Option<AuditEntry>, MetadataError>;
+
+    /// Entries from `first` on, oldest first, as the chain of the audit sees them: at most `limit`. None from an adapter that
+    /// keeps no chain.
+    async fn audit_chain(&self, _first: Revision, _limit: u32) -> Result<Vec<AuditLink>, MetadataError> {
+        Ok(Vec::new())
+    }
 
     /// What this adapter is, for people: `sqlite 3.51.3`, `postgresql 15.8`.
     async fn describe(&self) -> Result<String, MetadataError>;

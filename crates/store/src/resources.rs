@@ -4,9 +4,11 @@
 //! field is never renamed, an unknown field is kept out by `deny_unknown_fields` so that a newer
 //! release's record is refused instead of half understood.
 
+pub mod gateway;
+
 use std::collections::BTreeMap;
 
-use plinth_types::{AliasName, ArtifactPath, ByteSize, Digest, DigestHasher, Label, Timestamp, VersionNumber};
+use plinth_types::{AliasName, ArtifactPath, ByteSize, Digest, DigestHasher, KeyId, Label, ModelName, Timestamp, VersionNumber};
 use serde::{Deserialize, Serialize};
 
 /// Small properties that users set.
@@ -21,16 +23,27 @@ pub struct TenantRecord {
     pub description: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// The plan by which its requests are limited; the node's default when `None`.
+    #[serde(default)]
+    pub plan: Option<Label>,
+    /// Whether its requests are refused for the time being.
+    #[serde(default)]
+    pub suspended: bool,
 }
 
-/// What a key allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a key or a token allows within its tenant. Each allows what those before it allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Everything within its tenant.
+    /// Looking: status, models, metadata.
+    Viewer,
+    /// Using models. Called `infer` before there were more roles.
+    #[serde(alias = "infer")]
+    Developer,
+    /// Changing what is served and how: versions, aliases, deployments, routes.
+    Operator,
+    /// Everything within its tenant: keys, deletion, the audit. In the default tenant also what concerns all.
     Admin,
-    /// Inference and reading of metadata.
-    Infer,
 }
 
 /// An API key: what is needed to recognise it, never the key.
@@ -49,6 +62,12 @@ pub struct KeyRecord {
     /// From when on it is refused.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
+    /// The models that it may use; all when empty.
+    #[serde(default)]
+    pub models: Vec<ModelName>,
+    /// The key that came in its place, when it was rotated; `expires_at` then says how long both are good.
+    #[serde(default)]
+    pub replaced_by: Option<KeyId>,
 }
 
 /// A model with its aliases.

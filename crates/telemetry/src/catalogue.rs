@@ -24,6 +24,12 @@ const OUTCOME_LIMIT: usize = 7 * MODEL_LIMIT;
 /// The most label sets of a metric that counts by device.
 const DEVICE_LIMIT: usize = 64;
 
+/// The most label sets of a metric that counts by upstream.
+const UPSTREAM_LIMIT: usize = 1_000;
+
+/// The most label sets of a metric that counts by upstream and something else of which there are few.
+const UPSTREAM_PART_LIMIT: usize = 10 * UPSTREAM_LIMIT;
+
 /// The most label sets of a metric that counts by route or listener.
 const ROUTE_LIMIT: usize = 1_000;
 
@@ -81,6 +87,8 @@ fn family<M: Metric, const N: usize>(labels: [&'static str; N], limit: usize) ->
 
 const MODEL: [&str; 3] = ["tenant", "model", "version"];
 
+const UPSTREAM: [&str; 2] = ["tenant", "upstream"];
+
 catalogue! {
     /// Requests answered, by route and class of status.
     http_requests: Family<Counter, 2>, "plinth_http_requests_total", Counter::KIND, family(["route", "status"], ROUTE_LIMIT);
@@ -96,12 +104,32 @@ catalogue! {
     http_connections_open: Family<UpDownCounter, 1>, "plinth_http_connections_open", UpDownCounter::KIND, family(["listener"], ROUTE_LIMIT);
     /// Connections refused because there were too many, by listener.
     http_connections_refused: Family<Counter, 1>, "plinth_http_connections_refused_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
+    /// Connections refused because their client had too many, by listener.
+    http_connections_over_client_cap: Family<Counter, 1>, "plinth_http_connections_over_client_cap_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
+    /// Connections without a whole request that were closed to make room for newer ones, by listener.
+    http_connections_given_up: Family<Counter, 1>, "plinth_http_connections_given_up_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
+    /// TLS handshakes that came to nothing, by listener.
+    tls_handshake_failures: Family<Counter, 1>, "plinth_tls_handshake_failures_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
+    /// Requests refused because their head was malformed or could be read in more than one way, by listener.
+    http_malformed_heads: Family<Counter, 1>, "plinth_http_malformed_heads_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
     /// Connections closed because the peer was too slow or silent, by listener.
     http_connection_timeouts: Family<Counter, 1>, "plinth_http_connection_timeouts_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
     /// Failures of accept, such as too many open files, by listener.
     http_accept_errors: Family<Counter, 1>, "plinth_http_accept_errors_total", Counter::KIND, family(["listener"], ROUTE_LIMIT);
     /// Requests refused because their credentials were missing or bad.
     auth_refused: Single<Counter>, "plinth_auth_refused_total", Counter::KIND, single;
+    /// Refusals that are missing in the log of refusals: too many at once, or it cannot be written.
+    audit_refusals_lost: Single<Counter>, "plinth_audit_refusals_lost_total", Counter::KIND, single;
+    /// Requests refused by a limit or at the door, by reason.
+    limits_refused: Family<Counter, 1>, "plinth_limits_refused_total", Counter::KIND, family(["reason"], 16);
+    /// Bans of addresses that began.
+    limits_bans: Single<Counter>, "plinth_limits_bans_total", Counter::KIND, single;
+    /// Users and addresses that share a counter with another because the table of them is full.
+    limits_shared_cells: Single<Counter>, "plinth_limits_shared_cells_total", Counter::KIND, single;
+    /// Questions to the store that nodes share limits by, by outcome.
+    limits_leases: Family<Counter, 1>, "plinth_limits_leases_total", Counter::KIND, family(["outcome"], 4);
+    /// Whether that store is reached; 0 also where none is configured.
+    limits_store_up: Single<Gauge>, "plinth_limits_store_up", Gauge::KIND, single;
     /// Inferences ended, by version and outcome.
     inference_requests: Family<Counter, 4>, "plinth_inference_requests_total", Counter::KIND, family(["tenant", "model", "version", "outcome"], OUTCOME_LIMIT);
     /// Time of an inference from its request read to its answer ready, by version.
@@ -152,6 +180,48 @@ catalogue! {
     runner_quarantines: Single<Counter>, "plinth_runner_quarantines_total", Counter::KIND, single;
     /// Memory of a version's runner that is in RAM.
     runner_resident_memory: Family<ResidentMemory, 3>, "plinth_runner_resident_memory_bytes", ResidentMemory::KIND, family(MODEL, MODEL_LIMIT);
+    /// Level of the ladder of degradation: 0 is normal, 5 refuses everything.
+    overload_level: Single<Gauge>, "plinth_overload_level", Gauge::KIND, single;
+    /// Copies of requests for shadows, by what became of them.
+    shadow_requests: Family<Counter, 1>, "plinth_shadow_requests_total", Counter::KIND, family(["outcome"], 8);
+    /// When the first of the node's certificates expires, in seconds since 1970; 0 without TLS.
+    tls_certificate_expiry: Single<Gauge>, "plinth_tls_certificate_expiry_timestamp_seconds", Gauge::KIND, single;
+    /// Requests for an upstream, by class of the status that its caller got.
+    upstream_requests: Family<Counter, 3>, "plinth_upstream_requests_total", Counter::KIND, family(["tenant", "upstream", "status"], UPSTREAM_PART_LIMIT);
+    /// Time from a request for an upstream to the head of the answer, all attempts included.
+    upstream_duration: Family<Histogram, 2>, "plinth_upstream_duration_seconds", Histogram::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Attempts at an upstream, by how they ended.
+    upstream_attempts: Family<Counter, 3>, "plinth_upstream_attempts_total", Counter::KIND, family(["tenant", "upstream", "outcome"], UPSTREAM_PART_LIMIT);
+    /// Requests that were sent to an upstream once more after a failure.
+    upstream_retries: Family<Counter, 2>, "plinth_upstream_retries_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Retries that the budget of an upstream did not allow.
+    upstream_retries_refused: Family<Counter, 2>, "plinth_upstream_retries_refused_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Second copies that were sent to an upstream because the first was late.
+    upstream_hedges: Family<Counter, 2>, "plinth_upstream_hedges_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Requests for an upstream that were not sent: no endpoint might be asked.
+    upstream_refused: Family<Counter, 2>, "plinth_upstream_refused_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Ejections of endpoints of an upstream.
+    upstream_ejections: Family<Counter, 2>, "plinth_upstream_ejections_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Endpoints of an upstream that are ejected now.
+    upstream_ejected: Family<Gauge, 2>, "plinth_upstream_ejected", Gauge::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Endpoints of an upstream that are well: not ejected, breaker not open, checks not failing.
+    upstream_ready: Family<Gauge, 2>, "plinth_upstream_ready", Gauge::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Breaker of an endpoint of an upstream: 0 closed, 1 degraded, 2 half-open, 3 open.
+    upstream_breaker_state: Family<Gauge, 3>, "plinth_upstream_breaker_state", Gauge::KIND, family(["tenant", "upstream", "endpoint"], UPSTREAM_PART_LIMIT);
+    /// Requests in flight at an upstream until their last byte, read each second.
+    upstream_in_flight: Family<Gauge, 2>, "plinth_upstream_in_flight", Gauge::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Requests that may be in flight at an upstream, as learned; absent where that is off.
+    upstream_limit: Family<Gauge, 2>, "plinth_upstream_limit", Gauge::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Connections to an upstream that are open.
+    upstream_connections: Family<UpDownCounter, 2>, "plinth_upstream_connections", UpDownCounter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Connections to an upstream that were made.
+    upstream_connects: Family<Counter, 2>, "plinth_upstream_connects_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Attempts to connect to an upstream that failed.
+    upstream_connect_failures: Family<Counter, 2>, "plinth_upstream_connect_failures_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Requests that went over a connection to an upstream that was there already.
+    upstream_reused: Family<Counter, 2>, "plinth_upstream_reused_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Requests that were sent once more because the upstream had closed a kept connection.
+    upstream_resent: Family<Counter, 2>, "plinth_upstream_resent_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
     /// Revision of the ledger that the snapshot holds.
     snapshot_revision: Single<Gauge>, "plinth_snapshot_revision", Gauge::KIND, single;
     /// When the snapshot that is served was confirmed by the ledger, in seconds since 1970; 0: never.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use plinth_types::Class;
+use plinth_types::{Class, Reason};
 
 use crate::Catalogue;
 use crate::metric::{Counter, Gauge, UpDownCounter};
@@ -28,6 +28,14 @@ pub struct ConnectionMetrics {
     pub accepted: Counter,
     /// Connections that were refused because there were too many.
     pub refused: Counter,
+    /// Connections that were refused because their client had too many.
+    pub over_client_cap: Counter,
+    /// Connections without a whole request that made room for newer ones.
+    pub given_up: Counter,
+    /// TLS handshakes that came to nothing.
+    pub handshake_failures: Counter,
+    /// Requests whose head was malformed or could be read in more than one way.
+    pub malformed_heads: Counter,
     /// Failures of accept.
     pub accept_errors: Counter,
     /// Connections that were closed because the peer was too slow or silent.
@@ -209,6 +217,49 @@ impl CacheMetrics {
     }
 }
 
+/// What limits and the door count.
+#[derive(Clone, Default)]
+pub struct LimitMetrics {
+    refused: [Counter; 6],
+    /// Bans that began.
+    pub bans: Counter,
+    /// Users and addresses that share a counter because the table is full.
+    pub shared_cells: Counter,
+    /// Questions to the shared store that were granted whole.
+    pub leases_granted: Counter,
+    /// Questions of which less, or nothing, was granted.
+    pub leases_short: Counter,
+    /// Questions without an answer.
+    pub leases_failed: Counter,
+    /// 1 while the shared store is reached.
+    pub store_up: Gauge,
+}
+
+impl LimitMetrics {
+    /// The reasons that are counted.
+    const REASONS: [Reason; 6] = [
+        Reason::RateLimited,
+        Reason::ConcurrencyLimited,
+        Reason::DailyCap,
+        Reason::CostAboveLimit,
+        Reason::AddressNotAllowed,
+        Reason::AddressBanned,
+    ];
+
+    /// Notes a refusal. Other reasons than those of limits are not counted.
+    pub fn refused(&self, reason: Reason) {
+        if let Some(place) = Self::REASONS.iter().position(|known| *known == reason) {
+            self.refused[place].inc();
+        }
+    }
+
+    /// How many were refused for this reason.
+    #[must_use]
+    pub fn refusals(&self, reason: Reason) -> u64 {
+        Self::REASONS.iter().position(|known| *known == reason).map_or(0, |place| self.refused[place].value())
+    }
+}
+
 impl ModelMetrics {
     /// Notes an ended request.
     pub fn record(&self, outcome: Outcome, duration: Duration) {
@@ -231,6 +282,10 @@ impl Catalogue {
             open: self.http_connections_open.get([name]),
             accepted: self.http_connections.get([name]),
             refused: self.http_connections_refused.get([name]),
+            over_client_cap: self.http_connections_over_client_cap.get([name]),
+            given_up: self.http_connections_given_up.get([name]),
+            handshake_failures: self.tls_handshake_failures.get([name]),
+            malformed_heads: self.http_malformed_heads.get([name]),
             accept_errors: self.http_accept_errors.get([name]),
             timeouts: self.http_connection_timeouts.get([name]),
             panics: self.http_panics.clone(),
@@ -277,6 +332,20 @@ impl Catalogue {
             evictions: self.cache_evictions.clone(),
             redis_up: self.cache_redis_up.clone(),
             redis_failures: RedisFailure::ALL.map(|failure| self.cache_redis_failures.get([failure.as_str()])),
+        }
+    }
+
+    /// The handles of limits and of the door.
+    #[must_use]
+    pub fn limits(&self) -> LimitMetrics {
+        LimitMetrics {
+            refused: LimitMetrics::REASONS.map(|reason| self.limits_refused.get([reason.slug()])),
+            bans: self.limits_bans.clone(),
+            shared_cells: self.limits_shared_cells.clone(),
+            leases_granted: self.limits_leases.get(["granted"]),
+            leases_short: self.limits_leases.get(["short"]),
+            leases_failed: self.limits_leases.get(["failed"]),
+            store_up: self.limits_store_up.clone(),
         }
     }
 

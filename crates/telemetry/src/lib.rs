@@ -21,7 +21,9 @@ mod cells;
 
 pub use catalogue::Catalogue;
 pub use family::Family;
-pub use handles::{BuildInfo, CacheMetrics, ConnectionMetrics, ModelLabels, ModelMetrics, Outcome, RedisFailure, RouteMetrics};
+pub use handles::{
+    BuildInfo, CacheMetrics, ConnectionMetrics, LimitMetrics, ModelLabels, ModelMetrics, Outcome, RedisFailure, RouteMetrics,
+};
 pub use histogram::Histogram;
 pub use logs::{LogControl, LogFormat, LogSettings, LogSwitches, TRACE_TARGET, init_logs};
 pub use metric::{Counter, Gauge, ResidentMemory, UpDownCounter, UpGuard};

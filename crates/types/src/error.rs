@@ -46,6 +46,8 @@ pub enum Class {
     Unavailable,
     /// The deadline passed: 504.
     DeadlineExceeded,
+    /// The request has come round in a circle: 508.
+    LoopDetected,
 }
 
 impl Class {
@@ -68,6 +70,7 @@ impl Class {
             Self::RunnerFailed => 502,
             Self::Unavailable => 503,
             Self::DeadlineExceeded => 504,
+            Self::LoopDetected => 508,
         }
     }
 
@@ -128,6 +131,15 @@ reasons! {
     CredentialsMissing "credentials_missing" Unauthenticated "The request carries no credentials";
     CredentialsInvalid "credentials_invalid" Unauthenticated "The credentials are not valid";
     NotPermitted "not_permitted" Forbidden "The key does not allow this";
+    TenantSuspended "tenant_suspended" Forbidden "The tenant is suspended";
+    IssuerUnavailable "issuer_unavailable" Unavailable "The issuer of the token cannot be asked for its keys";
+    // Limits.
+    RateLimited "rate_limited" OverQuota "A rate limit is used up";
+    ConcurrencyLimited "concurrency_limited" OverQuota "Too many requests at a time";
+    DailyCap "daily_cap" OverQuota "The cap of the day is used up";
+    CostAboveLimit "cost_above_limit" TooLarge "The request costs more than its limit ever allows";
+    AddressNotAllowed "address_not_allowed" Forbidden "The address is not let in";
+    AddressBanned "address_banned" OverQuota "The address is banned for a while";
     // Registry.
     ModelNotFound "model_not_found" NotFound "The model does not exist";
     VersionNotFound "version_not_found" NotFound "The version does not exist";
@@ -136,6 +148,7 @@ reasons! {
     RecordNotFound "record_not_found" NotFound "The resource does not exist";
     VersionRetired "version_retired" Conflict "The version is retired";
     VersionInUse "version_in_use" Conflict "The version is served or pinned";
+    ResourceInUse "resource_in_use" Conflict "Another resource needs it";
     AlreadyExists "already_exists" Conflict "It exists already, and differs";
     EditConflict "edit_conflict" Conflict "Somebody else changed it first";
     NothingToRollBack "nothing_to_roll_back" Conflict "There is no earlier version to go back to";
@@ -161,6 +174,12 @@ reasons! {
     InvalidSequence "invalid_sequence" InvalidArgument "The request does not fit its sequence";
     InvalidSharedMemory "invalid_shared_memory" InvalidArgument "The shared memory region cannot be used";
     SharedMemoryNotFound "shared_memory_not_found" NotFound "The shared memory region is not registered";
+    // Upstreams and limits.
+    UpstreamUnavailable "upstream_unavailable" Unavailable "The upstream takes no requests now";
+    UpstreamFailed "upstream_failed" RunnerFailed "The upstream failed";
+    UpstreamTimeout "upstream_timeout" DeadlineExceeded "The upstream did not answer in time";
+    UpstreamRefused "upstream_refused" RunnerFailed "The upstream is at an address that may not be reached";
+    RouteLoop "route_loop" LoopDetected "The request has passed too many gateways";
     // The node.
     ShuttingDown "shutting_down" Unavailable "The node is shutting down";
     OverCapacity "over_capacity" Unavailable "The node is at its capacity";
@@ -182,10 +201,22 @@ impl fmt::Display for Reason {
 /// `Display` gives the public text alone; the diagnostic and the source are for the log.
 pub struct Error(Box<Parts>);
 
+/// One of several things that are wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flaw {
+    /// The part of the request, such as `resources[2].spec.targets`.
+    pub field: String,
+    /// The registered reason.
+    pub reason: Reason,
+    /// What is wrong, for the caller.
+    pub text: String,
+}
+
 struct Parts {
     reason: Reason,
     public: String,
     field: Option<String>,
+    flaws: Vec<Flaw>,
     diagnostic: Option<String>,
     retry_after: Option<Duration>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -194,7 +225,15 @@ struct Parts {
 impl Error {
     /// An error with a text for the caller: what is wrong and what to do next.
     pub fn new(reason: Reason, public: impl Into<String>) -> Self {
-        Self(Box::new(Parts { reason, public: public.into(), field: None, diagnostic: None, retry_after: None, source: None }))
+        Self(Box::new(Parts {
+            reason,
+            public: public.into(),
+            field: None,
+            flaws: Vec::new(),
+            diagnostic: None,
+            retry_after: None,
+            source: None,
+        }))
     }
 
     /// A failure inside Plinth. The caller sees a fixed text; the diagnostic goes to the log.
@@ -206,6 +245,13 @@ impl Error {
     #[must_use]
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.0.field = Some(field.into());
+        self
+    }
+
+    /// Lists all that is wrong with the request, where there is more than one thing.
+    #[must_use]
+    pub fn flaws(mut self, flaws: Vec<Flaw>) -> Self {
+        self.0.flaws = flaws;
         self
     }
 
@@ -252,6 +298,12 @@ impl Error {
     #[must_use]
     pub fn field_name(&self) -> Option<&str> {
         self.0.field.as_deref()
+    }
+
+    /// All that is wrong with the request, when that was listed.
+    #[must_use]
+    pub fn flaw_list(&self) -> &[Flaw] {
+        &self.0.flaws
     }
 
     /// When a retry could help; `None` leaves it to the class.

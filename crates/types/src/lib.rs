@@ -24,7 +24,7 @@ pub mod version;
 pub use cache_key::{CacheKey, CacheScope};
 pub use datatype::DataType;
 pub use digest::{Digest, DigestHasher};
-pub use error::{Class, Error, Reason, Result};
+pub use error::{Class, Error, Flaw, Reason, Result};
 pub use id::{KeyId, RequestId};
 pub use name::{AliasName, Label, ModelName, TenantName};
 pub use outbound_url::{OutboundPolicy, OutboundUrl};

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::exit::Failure;
 
-mod audit;
+pub mod audit;
 mod confirm;
 mod delete;
 mod edit;

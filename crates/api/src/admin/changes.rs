@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use plinth_client::wire;
 use plinth_net::Response;
-use plinth_registry::{CollectGarbage, ResourceSpec};
-use plinth_types::Result;
+use plinth_registry::CollectGarbage;
+use plinth_types::{Error, Result};
 
 use crate::Services;
 use crate::admin::view;
@@ -17,6 +17,25 @@ pub async fn audit(services: Services, call: Call) -> Result<Response> {
     let page = services.registry.audit(&call.principal.tenant, &query).await?;
     let items = page.items.into_iter().map(view::audit_entry).collect();
     reply::json(&wire::Page { items, next: page.next })
+}
+
+/// Reads the whole audit and the whole log of refusals of this node.
+pub async fn verify(services: Services, _: Call) -> Result<Response> {
+    let audit = services.registry.verify_audit().await?;
+    let refusals = services.probe.refusals().await.map_err(|error| Error::internal("reading the log of refusals").source(error))?;
+    reply::json(&wire::AuditVerification {
+        entries: audit.entries,
+        unlinked: audit.unlinked,
+        head: audit.head,
+        broken: audit.broken.map(|revision| revision.0),
+        refusals: wire::RefusalsVerification {
+            lines: refusals.lines,
+            first: refusals.first,
+            last: refusals.last,
+            head: refusals.digest,
+            broken: refusals.broken.map(|at| format!("{} line {}: {}", at.file, at.line, at.why)),
+        },
+    })
 }
 
 pub async fn undo(services: Services, call: Call) -> Result<Response> {
@@ -34,7 +53,7 @@ pub async fn collect_garbage(services: Services, mut call: Call) -> Result<Respo
 
 pub async fn apply(services: Services, mut call: Call) -> Result<Response> {
     let wish: wire::Apply = call.json().await?;
-    let specs: Vec<_> = wish.resources.into_iter().map(|r| ResourceSpec { kind: r.kind, name: r.name, spec: r.spec }).collect();
+    let specs: Vec<_> = wish.resources.into_iter().map(view::resource_spec).collect();
     let applied = services.registry.apply(&call.actor(""), &specs, wish.dry_run).await?;
     if let Some(revision) = applied.revision {
         services.show(revision).await;

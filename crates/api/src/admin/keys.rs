@@ -1,10 +1,13 @@
-//! Keys: list, create, delete.
+//! Keys: list, create, rotate, delete.
+
+use std::time::Duration;
 
 use http::StatusCode;
 use plinth_client::wire;
 use plinth_identity::ApiKey;
 use plinth_net::Response;
-use plinth_types::{Error, KeyId, Reason, Result};
+use plinth_store::resources::KeyRecord;
+use plinth_types::{Error, KeyId, ModelName, Reason, Result};
 
 use crate::Services;
 use crate::admin::view;
@@ -26,10 +29,45 @@ pub async fn create(services: Services, mut call: Call) -> Result<Response> {
         );
     }
     let key = ApiKey::generate(services.world.random.as_ref())?;
-    let record = key.record(view::role(wish.role), wish.description, now, wish.expires_at);
+    let models = distinct(wish.models)?;
+    if !models.is_empty() && matches!(wish.role, wire::Role::Operator | wire::Role::Admin) {
+        let text = "a key for some models has the role viewer or developer: the others change what is served of all models";
+        return Err(Error::new(Reason::InvalidResource, text).field("models"));
+    }
+    let record = KeyRecord { models, ..key.record(view::role(wish.role), wish.description, now, wish.expires_at) };
     services.registry.put_key(&call.actor(""), key.id(), &record).await?;
     services.show_newest().await;
     reply::json_with(StatusCode::CREATED, &wire::CreatedKey { key: view::key(key.id(), record), secret: key.reveal() })
+}
+
+/// The longest overlap of two keys: 90 days.
+const MAX_OVERLAP: u32 = 90 * 24 * 3600;
+
+pub async fn rotate(services: Services, mut call: Call) -> Result<Response> {
+    let id: KeyId = call.param("id")?;
+    let wish: wire::RotateKey = call.json().await?;
+    if wish.overlap_seconds > MAX_OVERLAP {
+        let text = format!("the old key may stay for at most {MAX_OVERLAP} seconds (90 days)");
+        return Err(Error::new(Reason::InvalidResource, text).field("overlap_seconds"));
+    }
+    let key = ApiKey::generate(services.world.random.as_ref())?;
+    let overlap = Duration::from_secs(wish.overlap_seconds.into());
+    let record = services.registry.rotate_key(&call.actor(""), &id, key.id(), key.secret_hash(), overlap).await?;
+    services.show_newest().await;
+    reply::json_with(StatusCode::CREATED, &wire::CreatedKey { key: view::key(key.id(), record), secret: key.reveal() })
+}
+
+/// The most models that one key names.
+const MAX_MODELS: usize = 256;
+
+/// Sorted and each once, so that keys for the same models share one list.
+fn distinct(mut models: Vec<ModelName>) -> Result<Vec<ModelName>> {
+    models.sort_unstable();
+    models.dedup();
+    if models.len() > MAX_MODELS {
+        return Err(Error::new(Reason::InvalidResource, format!("a key names at most {MAX_MODELS} models")).field("models"));
+    }
+    Ok(models)
 }
 
 pub async fn delete(services: Services, call: Call) -> Result<Response> {

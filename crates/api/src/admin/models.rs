@@ -12,7 +12,12 @@ use crate::reply;
 pub async fn list(services: Services, call: Call) -> Result<Response> {
     let page = services.registry.models(&call.principal.tenant, &call.page("after")?).await?;
     let served = services.serving.table().report();
-    let items = page.items.into_iter().map(|m| view::model(m, &call.principal.tenant, &served)).collect();
+    let items = page
+        .items
+        .into_iter()
+        .filter(|m| call.principal.may_use(&m.name))
+        .map(|m| view::model(m, &call.principal.tenant, &served))
+        .collect();
     reply::json(&wire::Page { items, next: page.next })
 }
 

@@ -2,7 +2,6 @@
 
 use plinth_client::wire;
 use plinth_net::Response;
-use plinth_store::resources::Role;
 use plinth_types::Result;
 
 use crate::Services;
@@ -21,11 +20,11 @@ pub async fn show(services: Services, call: Call) -> Result<Response> {
         uptime_seconds: up.as_secs(),
         metadata: services.probe.metadata().await,
         // Where things lie on the machine is the operator's to know.
-        objects: if call.principal.role == Role::Admin { services.probe.objects() } else { "for admin keys".to_owned() },
+        objects: if call.principal.is_platform() { services.probe.objects() } else { "for admin keys of the default tenant".to_owned() },
         snapshot: wire::SnapshotStatus { revision: view.snapshot.revision.0, checked_at: view.checked_at, fresh: view.fresh },
         require_signature: services.settings.require_signature,
         memory_bytes: plinth_telemetry::process::ProcessSample::read().resident_bytes.unwrap_or_default(),
         model_memory: view::memory(services.serving.memory()),
-        models: view::served(&call.principal.tenant, served.report()),
+        models: view::served(&call.principal, served.report()),
     })
 }

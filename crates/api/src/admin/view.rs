@@ -1,7 +1,8 @@
 //! From the registry's types to the wire and back.
 
 use plinth_client::wire;
-use plinth_registry::{Applied, AuditPage, Edit, Model, NewVersion, Version};
+use plinth_identity::Principal;
+use plinth_registry::{Applied, AuditPage, Edit, Model, NewVersion, ResourceSpec, StoredResource, Version};
 use plinth_serving::VersionReport;
 use plinth_store::metadata::{AuditEntry, Revision};
 use plinth_store::resources::{FileEntry, KeyRecord, Role, VersionState};
@@ -26,8 +27,8 @@ pub fn model(model: Model, tenant: &TenantName, report: &[VersionReport]) -> wir
     }
 }
 
-pub fn served(tenant: &TenantName, report: Vec<VersionReport>) -> Vec<wire::ServedVersion> {
-    report.into_iter().filter(|r| r.tenant == *tenant).map(served_version).collect()
+pub fn served(who: &Principal, report: Vec<VersionReport>) -> Vec<wire::ServedVersion> {
+    report.into_iter().filter(|r| r.tenant == who.tenant && who.may_use(&r.model)).map(served_version).collect()
 }
 
 fn served_version(report: VersionReport) -> wire::ServedVersion {
@@ -103,17 +104,29 @@ pub fn edit(edit: wire::Edit) -> Edit {
 
 pub fn role(role: wire::Role) -> Role {
     match role {
+        wire::Role::Viewer => Role::Viewer,
+        wire::Role::Developer => Role::Developer,
+        wire::Role::Operator => Role::Operator,
         wire::Role::Admin => Role::Admin,
-        wire::Role::Infer => Role::Infer,
     }
 }
 
 pub fn key(id: &KeyId, record: KeyRecord) -> wire::Key {
     let role = match record.role {
+        Role::Viewer => wire::Role::Viewer,
+        Role::Developer => wire::Role::Developer,
+        Role::Operator => wire::Role::Operator,
         Role::Admin => wire::Role::Admin,
-        Role::Infer => wire::Role::Infer,
     };
-    wire::Key { id: id.to_string(), role, description: record.description, created_at: record.created_at, expires_at: record.expires_at }
+    wire::Key {
+        id: id.to_string(),
+        role,
+        description: record.description,
+        created_at: record.created_at,
+        expires_at: record.expires_at,
+        models: record.models,
+        replaced_by: record.replaced_by.map(|id| id.to_string()),
+    }
 }
 
 pub fn audit_query(call: &Call) -> Result<AuditPage> {
@@ -144,13 +157,28 @@ pub fn audit_entry(entry: AuditEntry) -> wire::AuditEntry {
     }
 }
 
+pub fn resource_spec(resource: wire::Resource) -> ResourceSpec {
+    ResourceSpec { kind: resource.kind, name: resource.name, expect: resource.expect.map(Revision), spec: resource.spec }
+}
+
+pub fn stored_resource(resource: StoredResource) -> wire::StoredResource {
+    let StoredResource { kind, name, revision, updated_at, spec } = resource;
+    wire::StoredResource { kind: kind.to_string(), name, revision: revision.0, updated_at, spec }
+}
+
 pub fn applied(applied: Applied) -> wire::Applied {
     wire::Applied {
         revision: applied.revision.map(|r| r.0),
         resources: applied
             .resources
             .into_iter()
-            .map(|r| wire::AppliedResource { kind: r.kind.to_owned(), name: r.name.to_string(), outcome: r.outcome.as_str().to_owned() })
+            .map(|r| wire::AppliedResource {
+                kind: r.kind.to_string(),
+                name: r.name,
+                outcome: r.outcome.as_str().to_owned(),
+                before: r.before,
+                after: r.after,
+            })
             .collect(),
     }
 }

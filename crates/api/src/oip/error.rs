@@ -9,13 +9,12 @@ use plinth_types::{Class, Error};
 /// The HTTP status of an error class on the routes of this protocol.
 ///
 /// The dialect knows fewer statuses than the native routes: a conflict and content that does not hold are a bad request, an
-/// encoding that is not understood is a missing feature, a quota that is used up is a busy server.
+/// encoding that is not understood is a missing feature.
 #[must_use]
 pub const fn status(class: Class) -> u16 {
     match class {
         Class::InvalidArgument | Class::Conflict | Class::Unprocessable => 400,
         Class::UnsupportedMedia | Class::Unimplemented => 501,
-        Class::OverQuota | Class::Unavailable => 503,
         same => same.status(),
     }
 }
@@ -43,10 +42,11 @@ mod tests {
     #[test]
     fn every_reason_has_a_status_of_the_dialect() {
         for reason in Reason::ALL {
-            assert!([400, 401, 403, 404, 405, 413, 500, 501, 502, 503, 504].contains(&status(reason.class())), "{reason}");
+            assert!([400, 401, 403, 404, 405, 413, 429, 500, 501, 502, 503, 504, 508].contains(&status(reason.class())), "{reason}");
         }
         assert_eq!(status(Reason::ModelNotFound.class()), 404);
         assert_eq!(status(Reason::QueueFull.class()), 503);
+        assert_eq!(status(Reason::RateLimited.class()), 429);
         assert_eq!(status(Reason::RunnerCrashed.class()), 502);
         assert_eq!(status(Reason::UnsupportedEncoding.class()), 501);
     }

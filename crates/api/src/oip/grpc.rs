@@ -53,7 +53,7 @@ const SERVICE: &str = "inference.GRPCInferenceService";
 /// an admin's.
 #[must_use]
 pub fn routes(services: &Services) -> Vec<Route<Context>> {
-    use Access::{Admin, Infer, Public};
+    use Access::{Infer, Operate, Public, Read};
     macro_rules! inference {
         ($($how:ident $method:literal $access:ident $name:literal => $handler:path;)*) => {
             vec![$($how(services, concat!("/inference.GRPCInferenceService/", $method), $access, $name, $handler)),*]
@@ -62,24 +62,24 @@ pub fn routes(services: &Services) -> Vec<Route<Context>> {
     let mut routes = inference! {
         unary "ServerLive" Public "grpc.live" => models::live;
         unary "ServerReady" Public "grpc.ready" => models::ready;
-        unary "ModelReady" Infer "grpc.model_ready" => models::model_ready;
-        unary "ServerMetadata" Infer "grpc.server" => models::server;
-        unary "ModelMetadata" Infer "grpc.metadata" => models::metadata;
+        unary "ModelReady" Read "grpc.model_ready" => models::model_ready;
+        unary "ServerMetadata" Read "grpc.server" => models::server;
+        unary "ModelMetadata" Read "grpc.metadata" => models::metadata;
         calls "ModelInfer" Infer "grpc.infer" => infer::infer;
         calls "ModelStreamInfer" Infer "grpc.stream" => stream::infer;
-        unary "ModelConfig" Infer "grpc.config" => models::config;
-        unary "ModelStatistics" Infer "grpc.statistics" => statistics::statistics;
-        unary "RepositoryIndex" Infer "grpc.repository.index" => repository::index;
-        unary "RepositoryModelLoad" Admin "grpc.repository.load" => repository::load;
-        unary "RepositoryModelUnload" Admin "grpc.repository.unload" => repository::unload;
+        unary "ModelConfig" Read "grpc.config" => models::config;
+        unary "ModelStatistics" Read "grpc.statistics" => statistics::statistics;
+        unary "RepositoryIndex" Read "grpc.repository.index" => repository::index;
+        unary "RepositoryModelLoad" Operate "grpc.repository.load" => repository::load;
+        unary "RepositoryModelUnload" Operate "grpc.repository.unload" => repository::unload;
         unary "SystemSharedMemoryStatus" Infer "grpc.shared_memory.status" => shared_memory::system_status;
         unary "SystemSharedMemoryRegister" Infer "grpc.shared_memory.register" => shared_memory::system_register;
         unary "SystemSharedMemoryUnregister" Infer "grpc.shared_memory.unregister" => shared_memory::system_unregister;
         unary "CudaSharedMemoryStatus" Infer "grpc.shared_memory.status" => shared_memory::cuda_status;
         unary "CudaSharedMemoryRegister" Infer "grpc.shared_memory.register" => shared_memory::cuda_register;
         unary "CudaSharedMemoryUnregister" Infer "grpc.shared_memory.unregister" => shared_memory::cuda_unregister;
-        unary "TraceSetting" Infer "grpc.trace" => settings::trace;
-        unary "LogSettings" Infer "grpc.logging" => settings::logging;
+        unary "TraceSetting" Read "grpc.trace" => settings::trace;
+        unary "LogSettings" Read "grpc.logging" => settings::logging;
     };
     routes.push(unary(services, "/grpc.health.v1.Health/Check", Public, "grpc.health", health::check));
     routes.push(calls(services, "/grpc.health.v1.Health/Watch", Public, "grpc.health", health::watch));

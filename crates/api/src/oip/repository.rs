@@ -15,9 +15,9 @@ use plinth_types::{AliasName, Error, ModelName, Reason, Result, TenantName, Vers
 use super::metadata::{IndexEntry, IndexState};
 use crate::Services;
 
-/// What there is; what answers alone when `ready`.
-pub(super) fn index(services: &Services, tenant: &TenantName, ready: bool) -> Vec<IndexEntry> {
-    let mut entries = entries(&services.snapshot.view().snapshot, &services.serving.table(), tenant);
+/// What there is that the caller may use; what answers alone when `ready`.
+pub(super) fn index(services: &Services, who: &Principal, ready: bool) -> Vec<IndexEntry> {
+    let mut entries = entries(&services.snapshot.view().snapshot, &services.serving.table(), &who.tenant, |model| who.may_use(model));
     if ready {
         entries.retain(|entry| entry.state == IndexState::Ready);
     }
@@ -25,9 +25,10 @@ pub(super) fn index(services: &Services, tenant: &TenantName, ready: bool) -> Ve
 }
 
 /// Every model of the tenant: its versions that this node has, or one line without a version when it has none.
-fn entries(snapshot: &Snapshot, table: &Table, tenant: &TenantName) -> Vec<IndexEntry> {
-    let models = snapshot.models.get(tenant).into_iter().flatten();
+fn entries(snapshot: &Snapshot, table: &Table, tenant: &TenantName, may_use: impl Fn(&ModelName) -> bool) -> Vec<IndexEntry> {
+    let models = snapshot.models.get(tenant).into_iter().flat_map(|models| models.iter());
     models
+        .filter(|(name, _)| may_use(name))
         .flat_map(|(name, _)| {
             let rows = table.row(tenant, name).into_iter().flat_map(|row| &row.versions);
             let mut entries: Vec<_> = rows.map(|(number, row)| entry(name, *number, row)).collect();

@@ -25,37 +25,37 @@ use crate::{Context, Services};
 /// The routes of this protocol.
 #[must_use]
 pub fn routes(services: &Services) -> Vec<Route<Context>> {
-    use Access::{Admin, Infer, Public};
+    use Access::{Infer, Operate, Platform, Public, Read};
     macro_rules! routes {
         ($($method:ident $pattern:literal $access:ident $name:literal => $handler:path;)*) => {
             vec![$(route(services, Method::$method, $pattern, $access, $name, $handler)),*]
         };
     }
     routes! {
-        GET "/v2" Infer "oip.server" => health::server;
+        GET "/v2" Read "oip.server" => health::server;
         GET "/v2/health/live" Public "oip.live" => health::live;
         GET "/v2/health/ready" Public "oip.ready" => health::ready;
-        GET "/v2/models/{model}" Infer "oip.metadata" => models::metadata;
-        GET "/v2/models/{model}/versions/{version}" Infer "oip.metadata" => models::metadata;
-        GET "/v2/models/{model}/ready" Infer "oip.model_ready" => models::ready;
-        GET "/v2/models/{model}/versions/{version}/ready" Infer "oip.model_ready" => models::ready;
-        GET "/v2/models/{model}/config" Infer "oip.config" => models::config;
-        GET "/v2/models/{model}/versions/{version}/config" Infer "oip.config" => models::config;
+        GET "/v2/models/{model}" Read "oip.metadata" => models::metadata;
+        GET "/v2/models/{model}/versions/{version}" Read "oip.metadata" => models::metadata;
+        GET "/v2/models/{model}/ready" Read "oip.model_ready" => models::ready;
+        GET "/v2/models/{model}/versions/{version}/ready" Read "oip.model_ready" => models::ready;
+        GET "/v2/models/{model}/config" Read "oip.config" => models::config;
+        GET "/v2/models/{model}/versions/{version}/config" Read "oip.config" => models::config;
         POST "/v2/models/{model}/infer" Infer "oip.infer" => infer::infer;
         POST "/v2/models/{model}/versions/{version}/infer" Infer "oip.infer" => infer::infer;
         POST "/v2/models/{model}/generate" Infer "oip.generate" => generate::generate;
         POST "/v2/models/{model}/versions/{version}/generate" Infer "oip.generate" => generate::generate;
         POST "/v2/models/{model}/generate_stream" Infer "oip.generate_stream" => generate::generate_stream;
         POST "/v2/models/{model}/versions/{version}/generate_stream" Infer "oip.generate_stream" => generate::generate_stream;
-        GET "/v2/models/stats" Infer "oip.statistics" => statistics::all;
-        GET "/v2/models/{model}/stats" Infer "oip.statistics" => statistics::of_model;
-        GET "/v2/models/{model}/versions/{version}/stats" Infer "oip.statistics" => statistics::of_model;
-        GET "/v2/trace/setting" Infer "oip.trace" => trace::get;
-        POST "/v2/trace/setting" Admin "oip.trace.set" => trace::set;
-        GET "/v2/models/{model}/trace/setting" Infer "oip.trace" => trace::get;
-        POST "/v2/models/{model}/trace/setting" Admin "oip.trace.set" => trace::set;
-        GET "/v2/logging" Infer "oip.logging" => logging::get;
-        POST "/v2/logging" Admin "oip.logging.set" => logging::set;
+        GET "/v2/models/stats" Read "oip.statistics" => statistics::all;
+        GET "/v2/models/{model}/stats" Read "oip.statistics" => statistics::of_model;
+        GET "/v2/models/{model}/versions/{version}/stats" Read "oip.statistics" => statistics::of_model;
+        GET "/v2/trace/setting" Read "oip.trace" => trace::get;
+        POST "/v2/trace/setting" Operate "oip.trace.set" => trace::set;
+        GET "/v2/models/{model}/trace/setting" Read "oip.trace" => trace::get;
+        POST "/v2/models/{model}/trace/setting" Operate "oip.trace.set" => trace::set;
+        GET "/v2/logging" Read "oip.logging" => logging::get;
+        POST "/v2/logging" Platform "oip.logging.set" => logging::set;
         GET "/v2/systemsharedmemory/status" Infer "oip.shared_memory" => shared_memory::status;
         GET "/v2/systemsharedmemory/region/{region}/status" Infer "oip.shared_memory" => shared_memory::status;
         POST "/v2/systemsharedmemory/region/{region}/register" Infer "oip.shared_memory.register" => shared_memory::register;
@@ -66,12 +66,12 @@ pub fn routes(services: &Services) -> Vec<Route<Context>> {
         POST "/v2/cudasharedmemory/region/{region}/register" Infer "oip.cuda_shared_memory" => shared_memory::cuda_register;
         POST "/v2/cudasharedmemory/unregister" Infer "oip.cuda_shared_memory" => shared_memory::cuda_unregister;
         POST "/v2/cudasharedmemory/region/{region}/unregister" Infer "oip.cuda_shared_memory" => shared_memory::cuda_unregister;
-        POST "/v2/repository/index" Infer "oip.repository.index" => repository::index;
-        POST "/v2/repository/models/{model}/load" Admin "oip.repository.load" => repository::load;
-        POST "/v2/repository/models/{model}/unload" Admin "oip.repository.unload" => repository::unload;
-        POST "/v2/repository/{repository}/index" Infer "oip.repository.named" => repository::named;
-        POST "/v2/repository/{repository}/models/{model}/load" Admin "oip.repository.named" => repository::named;
-        POST "/v2/repository/{repository}/models/{model}/unload" Admin "oip.repository.named" => repository::named;
+        POST "/v2/repository/index" Read "oip.repository.index" => repository::index;
+        POST "/v2/repository/models/{model}/load" Operate "oip.repository.load" => repository::load;
+        POST "/v2/repository/models/{model}/unload" Operate "oip.repository.unload" => repository::unload;
+        POST "/v2/repository/{repository}/index" Read "oip.repository.named" => repository::named;
+        POST "/v2/repository/{repository}/models/{model}/load" Operate "oip.repository.named" => repository::named;
+        POST "/v2/repository/{repository}/models/{model}/unload" Operate "oip.repository.named" => repository::named;
     }
 }
 

@@ -56,8 +56,7 @@ async fn the_end_of_the_tasks_around_it_ends_the_listener() {
 #[tokio::test]
 async fn an_address_in_use_is_an_error() {
     let fixture = start(limits());
-    let config =
-        ListenerConfig { name: "second", address: fixture.server.local_addr(), limits: limits(), metrics: ConnectionMetrics::default() };
+    let config = ListenerConfig::new("second", fixture.server.local_addr(), limits(), ConnectionMetrics::default());
     let error = Server::start(config, fixture.demo.clone(), &fixture.tasks).err().unwrap();
     assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains("second"));

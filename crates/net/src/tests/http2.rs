@@ -95,3 +95,39 @@ async fn large_heads_are_refused() {
     assert!(refused.map_or(true, |answer| answer.status() == 431));
     assert_eq!(fixture.demo.served.load(Ordering::SeqCst), 0);
 }
+
+/// The next frame of a raw connection: its kind, flags and stream.
+async fn frame(raw: &mut Raw) -> (u8, u8, u32) {
+    let mut head = [0; 9];
+    within("a frame", raw.0.read_exact(&mut head)).await.unwrap();
+    let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+    within("its payload", raw.0.read_exact(&mut vec![0; length])).await.unwrap();
+    (head[3], head[4], u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]))
+}
+
+#[tokio::test]
+async fn a_drain_sends_goaway_before_the_stream_in_flight_has_ended() {
+    const GOAWAY: u8 = 7;
+    const DATA: u8 = 0;
+    const END_STREAM: u8 = 1;
+    let fixture = start(limits());
+    let mut raw = fixture.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    // HEADERS on stream 1: method GET and scheme http from the static table, path and authority as literals (RFC 7541).
+    let block = [&b"\x82\x86\x04\x05/slow\x01\x09"[..], b"localhost"].concat();
+    raw.send([&[0, 0, block.len() as u8, 1, 5, 0, 0, 0, 1][..], &block].concat()).await;
+    until("the request runs", || fixture.live() == 1).await;
+    let frames = async move {
+        let mut kinds = Vec::new();
+        loop {
+            let (kind, flags, stream) = frame(&mut raw).await;
+            kinds.push(kind);
+            if (kind, stream) == (DATA, 1) && flags & END_STREAM != 0 {
+                return kinds;
+            }
+        }
+    };
+    let (report, kinds) = tokio::join!(fixture.server.drain(Duration::from_secs(5)), frames);
+    assert_eq!(report, DrainReport { cut: 0 });
+    let (goaway, data) = (kinds.iter().position(|kind| *kind == GOAWAY), kinds.iter().position(|kind| *kind == DATA));
+    assert!(goaway.is_some() && goaway < data, "{kinds:?}");
+}

@@ -1,34 +1,39 @@
 //! Applying resources from a file: what they say becomes so, all or none, in one commit.
 //!
-//! Invariant: a resource says everything about the thing that a user may say; what it leaves out takes its default, so
-//! the same file always leads to the same state. Nothing is deleted by leaving it out of the file.
+//! Invariants: a resource says everything about the thing that a user may say; what it leaves out takes its default, so
+//! the same file always leads to the same state. Nothing is deleted by leaving it out of the file. All resources are judged
+//! together, by the state that they would lead to, and all that is wrong with them is said at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod decode;
+mod draft;
+
+use std::collections::BTreeSet;
 
 use plinth_store::metadata::Revision;
-use plinth_store::resources::{DeploymentRecord, ModelRecord, Tags};
-use plinth_types::{Error, ModelName, Reason, Result};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use plinth_types::{Error, Reason, Result};
 use serde_json::{Map, Value};
 
-use super::{Actor, Draft, Registry, deployments};
-use crate::ledger::{Label, as_read, deployment_key, model_key};
+use super::deployments;
+use super::resource::{Resource, ResourceKind};
+use super::{Actor, Registry};
+use crate::checks::{self, Asker};
+use crate::ledger::Label;
+use crate::problems::Problems;
 use crate::words::{check_comment, check_description, check_tags};
 
+pub(crate) use decode::{decode, unknown};
+
 const MAX_RESOURCES: usize = 1_000;
-const KINDS: [&str; 2] = ["model", "deployment"];
-const MODEL_FIELDS: [&str; 2] = ["description", "tags"];
-const DEPLOYMENT_FIELDS: [&str; 11] =
-    ["desired", "alias", "versions", "memory", "threads", "config_override", "instances", "pinned", "on_demand", "idle_seconds", "cache"];
 
 /// One resource as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceSpec {
-    /// `model` or `deployment`.
+    /// A [`ResourceKind`].
     pub kind: String,
     /// Its name.
     pub name: String,
+    /// The commit that must have changed it last, 0 for none: somebody else's change is not overwritten then.
+    pub expect: Option<Revision>,
     /// What it shall say; an object, or null for all defaults.
     pub spec: Value,
 }
@@ -57,18 +62,22 @@ impl ApplyOutcome {
 }
 
 /// What applying did to one resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AppliedResource {
-    /// `model` or `deployment`.
-    pub kind: &'static str,
+    /// What it is about.
+    pub kind: ResourceKind,
     /// Its name.
-    pub name: ModelName,
+    pub name: String,
     /// What was done.
     pub outcome: ApplyOutcome,
+    /// What it said before; only on a dry run, and `None` when it was not there.
+    pub before: Option<Value>,
+    /// What it would say; only on a dry run.
+    pub after: Option<Value>,
 }
 
 /// What applying did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Applied {
     /// The commit; `None` when nothing changed or on a dry run.
     pub revision: Option<Revision>,
@@ -76,184 +85,131 @@ pub struct Applied {
     pub resources: Vec<AppliedResource>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-struct ModelSpec {
-    #[serde(default)]
-    description: String,
-    #[serde(default)]
-    tags: Tags,
-}
-
-enum Wanted {
-    Model(ModelSpec),
-    Deployment(DeploymentRecord),
-}
-
-impl Wanted {
-    const fn kind(&self) -> &'static str {
-        match self {
-            Self::Model(_) => KINDS[0],
-            Self::Deployment(_) => KINDS[1],
-        }
-    }
+/// A resource that can be read.
+struct Wanted {
+    /// Its place in the request.
+    at: usize,
+    kind: ResourceKind,
+    name: String,
+    expect: Option<Revision>,
+    resource: Resource,
 }
 
 impl Registry {
     /// Applies resources as a whole; on a dry run only says what would change.
     ///
     /// # Errors
-    /// `InvalidResource` with the field, such as `resources[2].spec.alias`; `ModelNotFound`, `VersionNotFound`,
-    /// `VersionRetired` for what a deployment names; `EditConflict`.
+    /// All that is wrong ([`Error::flaw_list`]), each with its field, such as `resources[2].spec.alias`: `InvalidResource`,
+    /// `InvalidName`, `NotPermitted`; `ModelNotFound`, `VersionNotFound`, `VersionRetired`, `RecordNotFound` for what they
+    /// name; `EditConflict`.
     pub async fn apply(&self, actor: &Actor, resources: &[ResourceSpec], dry_run: bool) -> Result<Applied> {
         check_comment(&actor.comment)?;
-        let wanted = parse_all(resources)?;
+        if resources.is_empty() || resources.len() > MAX_RESOURCES {
+            let text = format!("one call applies 1 to {MAX_RESOURCES} resources, here are {}", resources.len());
+            return Err(Error::new(Reason::InvalidResource, text).field("resources"));
+        }
         let mut attempts = self.attempts();
         loop {
             attempts.next().await?;
-            let (draft, outcomes) = self.draft(actor, &wanted).await?;
+            let mut problems = Problems::default();
+            let wanted = self.parse_all(actor, resources, &mut problems);
+            let (draft, outcomes) = self.draft_all(actor, &wanted, dry_run, &mut problems).await?;
+            problems.into_result()?;
             if dry_run || draft.is_empty() {
                 return Ok(Applied { revision: None, resources: outcomes });
             }
-            let subject = if let [(name, _)] = wanted.as_slice() { name.to_string() } else { "apply".to_owned() };
-            if let Some(revision) = self.ledger.commit(actor, self.now(), Label::new(actor, "apply", subject), draft).await? {
+            if let Some(revision) = self.ledger.commit(actor, self.now(), Label::new(actor, "apply", subject(&wanted)), draft).await? {
                 return Ok(Applied { revision: Some(revision), resources: outcomes });
             }
         }
     }
 
-    async fn draft(&self, actor: &Actor, wanted: &[(ModelName, Wanted)]) -> Result<(Draft, Vec<AppliedResource>)> {
-        let new_models: BTreeSet<_> = wanted.iter().filter(|(_, w)| matches!(w, Wanted::Model(_))).map(|(name, _)| name).collect();
-        let (mut draft, mut outcomes) = (Draft::default(), Vec::with_capacity(wanted.len()));
-        for (at, (name, resource)) in wanted.iter().enumerate() {
-            let outcome = match resource {
-                Wanted::Model(spec) => self.draft_model(actor, name, spec, &mut draft).await,
-                Wanted::Deployment(record) => self.draft_deployment(actor, name, record, new_models.contains(name), &mut draft).await,
-            };
-            let outcome = outcome.map_err(|e| place(e, at))?;
-            outcomes.push(AppliedResource { kind: resource.kind(), name: name.clone(), outcome });
+    fn parse_all(&self, actor: &Actor, resources: &[ResourceSpec], problems: &mut Problems) -> Vec<Wanted> {
+        let mut seen = BTreeSet::new();
+        let mut wanted = Vec::with_capacity(resources.len());
+        for (at, spec) in resources.iter().enumerate() {
+            problems.within(&format!("resources[{at}]"), |problems| {
+                let kind = match spec.kind.parse::<ResourceKind>() {
+                    Ok(kind) => kind,
+                    Err(error) => return problems.add("kind", error.public_text()),
+                };
+                if let Err(error) = kind.check_name(&spec.name) {
+                    return problems.add_as(error.reason(), "name", error.public_text());
+                }
+                problems.must(seen.insert((kind, &spec.name)), "name", || format!("the {kind} '{}' is there twice", spec.name));
+                if let Some(resource) = self.parse(actor, kind, spec, problems) {
+                    wanted.push(Wanted { at, kind, name: spec.name.clone(), expect: spec.expect, resource });
+                }
+            });
         }
-        Ok((draft, outcomes))
+        wanted
     }
 
-    async fn draft_model(&self, actor: &Actor, name: &ModelName, spec: &ModelSpec, draft: &mut Draft) -> Result<ApplyOutcome> {
-        let key = model_key(&actor.tenant, name);
-        let found = self.ledger.get::<ModelRecord>(&key).await?;
-        let expect = as_read(found.as_ref());
-        let ModelSpec { description, tags } = spec.clone();
-        let (record, outcome) = match found {
-            None => {
-                let (created_by, created_at) = (actor.id.clone(), self.now());
-                let last_version = self.former_number(&actor.tenant, name, draft).await?;
-                let record = ModelRecord { description, tags, aliases: BTreeMap::new(), last_version, created_by, created_at };
-                (record, ApplyOutcome::Created)
+    /// Reads and checks one resource as far as it can be without looking at others.
+    fn parse(&self, actor: &Actor, kind: ResourceKind, spec: &ResourceSpec, problems: &mut Problems) -> Option<Resource> {
+        if kind.concerns_all() && !actor.may_change_all() {
+            let text =
+                format!("a {kind} concerns all tenants: only an administrator of the default tenant changes it, acting for that tenant");
+            problems.add_as(Reason::NotPermitted, "kind", text);
+        }
+        let empty = Map::new();
+        let fields = match &spec.spec {
+            Value::Null => &empty,
+            Value::Object(fields) => fields,
+            _ => {
+                problems.add("spec", "a spec is an object");
+                return None;
             }
-            Some(found) if found.value.description == description && found.value.tags == tags => return Ok(ApplyOutcome::Unchanged),
-            Some(found) => (ModelRecord { description, tags, ..found.value }, ApplyOutcome::Changed),
         };
-        draft.put(key, expect, &record)?;
-        Ok(outcome)
-    }
-
-    async fn draft_deployment(
-        &self,
-        actor: &Actor,
-        name: &ModelName,
-        record: &DeploymentRecord,
-        model_applied: bool,
-        draft: &mut Draft,
-    ) -> Result<ApplyOutcome> {
-        let key = deployment_key(&actor.tenant, name);
-        let found = self.ledger.get::<DeploymentRecord>(&key).await?;
-        let generation = found.as_ref().map_or(0, |f| f.value.generation);
-        let record = DeploymentRecord { generation, ..record.clone() };
-        // The model is guarded whether or not it is in the same file; a change of the same commit counts as the guard.
-        if !model_applied {
-            let model = self.find_model(&actor.tenant, name).await.map_err(|e| e.field("name"))?;
-            draft.guard(model_key(&actor.tenant, name), as_read(Some(&model)));
-        }
-        self.guard_versions(&actor.tenant, name, &record.versions, draft).await?;
-        if found.as_ref().is_some_and(|f| f.value == record) {
-            return Ok(ApplyOutcome::Unchanged);
-        }
-        draft.put(key, as_read(found.as_ref()), &record)?;
-        Ok(if found.is_some() { ApplyOutcome::Changed } else { ApplyOutcome::Created })
+        problems.within("spec", |problems| {
+            let resource = decode(kind, fields, self.now(), problems)?;
+            let asker = Asker { tenant: &actor.tenant, platform: actor.platform, own: &self.own_addresses };
+            check(&resource, &spec.name, asker, problems);
+            Some(resource)
+        })
     }
 }
 
-fn parse_all(resources: &[ResourceSpec]) -> Result<Vec<(ModelName, Wanted)>> {
-    if resources.is_empty() || resources.len() > MAX_RESOURCES {
-        let text = format!("one call applies 1 to {MAX_RESOURCES} resources, here are {}", resources.len());
-        return Err(Error::new(Reason::InvalidResource, text).field("resources"));
-    }
-    let mut seen = BTreeSet::new();
-    let parse = |(at, resource): (usize, &ResourceSpec)| {
-        let (name, wanted) = parse(resource).map_err(|e| place(e, at))?;
-        if !seen.insert((wanted.kind(), name.clone())) {
-            let text = format!("the {} '{name}' is there twice", wanted.kind());
-            return Err(place(Error::new(Reason::InvalidResource, text).field("name"), at));
+/// What can be said of a resource by itself.
+fn check(resource: &Resource, name: &str, asker: Asker<'_>, problems: &mut Problems) {
+    let mut words = |result: Result<()>| {
+        if let Err(error) = result {
+            problems.add_as(error.reason(), error.field_name().unwrap_or_default(), error.public_text());
         }
-        Ok((name, wanted))
     };
-    resources.iter().enumerate().map(parse).collect()
-}
-
-fn parse(resource: &ResourceSpec) -> Result<(ModelName, Wanted)> {
-    let kind = KINDS.into_iter().find(|kind| *kind == resource.kind);
-    let kind = kind.ok_or_else(|| unknown("kind", &resource.kind, &KINDS).field("kind"))?;
-    let name: ModelName = resource.name.parse().map_err(|e| Error::new(Reason::InvalidName, format!("{e}")).field("name"))?;
-    let empty = Map::new();
-    let spec = match &resource.spec {
-        Value::Null => &empty,
-        Value::Object(spec) => spec,
-        _ => return Err(Error::new(Reason::InvalidResource, "a spec is an object").field("spec")),
-    };
-    if kind == KINDS[0] {
-        let spec: ModelSpec = decode(spec, &MODEL_FIELDS)?;
-        check_description(&spec.description).and_then(|()| check_tags(&spec.tags)).map_err(in_spec)?;
-        return Ok((name, Wanted::Model(spec)));
-    }
-    let record: DeploymentRecord = decode(spec, &DEPLOYMENT_FIELDS)?;
-    deployments::check(&record).map_err(in_spec)?;
-    Ok((name, Wanted::Deployment(record)))
-}
-
-/// Reads a spec that may hold these fields only, field by field so that an error names its field.
-fn decode<T: DeserializeOwned>(spec: &Map<String, Value>, fields: &[&str]) -> Result<T> {
-    for (field, value) in spec {
-        if !fields.contains(&field.as_str()) {
-            return Err(unknown("field", field, fields).field("spec"));
+    match resource {
+        Resource::Tenant(record) => words(check_description(&record.description)),
+        Resource::Plan(record) => words(check_description(&record.description)),
+        Resource::Issuer(record) => words(check_description(&record.description)),
+        Resource::Upstream(record) => words(check_description(&record.description)),
+        Resource::Route(record) => words(check_description(&record.description)),
+        Resource::Filter(record) => words(check_description(&record.description)),
+        Resource::Model(record) => {
+            words(check_description(&record.description));
+            words(check_tags(&record.tags));
         }
-        let alone = Value::Object(Map::from_iter([(field.clone(), value.clone())]));
-        if let Err(error) = serde_json::from_value::<T>(alone) {
-            let text = format!("the field '{field}' cannot be read: {}", shorten(&error.to_string(), 200));
-            return Err(Error::new(Reason::InvalidResource, text).field(format!("spec.{field}")));
-        }
+        Resource::Deployment(record) => words(deployments::check(record)),
+        Resource::Addresses(_) => {}
     }
-    serde_json::from_value(Value::Object(spec.clone()))
-        .map_err(|e| Error::new(Reason::InvalidResource, shorten(&e.to_string(), 200)).field("spec"))
+    match resource {
+        Resource::Tenant(record) => {
+            let away = record.suspended && name == plinth_types::TenantName::default_tenant().as_str();
+            problems.must(!away, "suspended", || "the default tenant cannot be suspended: nobody could bring it back".into());
+        }
+        Resource::Plan(record) => checks::plan(problems, record),
+        Resource::Issuer(record) => checks::issuer(problems, record, asker),
+        Resource::Addresses(record) => checks::addresses(problems, record),
+        Resource::Upstream(record) => checks::upstream(problems, record, asker),
+        Resource::Route(record) => checks::route(problems, record, asker),
+        Resource::Model(_) | Resource::Deployment(_) | Resource::Filter(_) => {}
+    }
 }
 
-/// The refusal of an unknown word, with the nearest that is known.
-fn unknown(what: &str, word: &str, known: &[&str]) -> Error {
-    let shown = shorten(word, 40);
-    let near = known.iter().map(|k| (strsim::damerau_levenshtein(k, &shown), k)).min().filter(|(distance, _)| *distance <= 3);
-    let advice = near.map_or_else(|| format!("known are {}", known.join(", ")), |(_, k)| format!("did you mean '{k}'?"));
-    Error::new(Reason::InvalidResource, format!("unknown {what} '{shown}': {advice}"))
-}
-
-/// A text of others, harmless to print and no longer than so many characters.
-fn shorten(text: &str, most: usize) -> String {
-    text.chars().take(most).flat_map(char::escape_debug).collect()
-}
-
-/// Says that the field of an error stands in the spec.
-fn in_spec(error: Error) -> Error {
-    let field = format!("spec.{}", error.field_name().unwrap_or_default());
-    error.field(field)
-}
-
-/// Says which resource of the request an error is about.
-fn place(error: Error, at: usize) -> Error {
-    let field = error.field_name().map_or_else(String::new, |field| format!(".{field}"));
-    error.field(format!("resources[{at}]{field}"))
+/// What the audit says was changed.
+fn subject(wanted: &[Wanted]) -> String {
+    match wanted {
+        [one] if matches!(one.kind, ResourceKind::Model | ResourceKind::Deployment) => one.name.clone(),
+        [one] => format!("{}/{}", one.kind, one.name),
+        _ => "apply".to_owned(),
+    }
 }

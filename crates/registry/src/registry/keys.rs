@@ -1,8 +1,10 @@
 //! Tenants and API keys as plain records, for the service that knows what they mean.
 
+use std::time::Duration;
+
 use plinth_store::metadata::{Expect, Kind, ListQuery, RecordKey};
 use plinth_store::resources::{KeyRecord, TenantRecord};
-use plinth_types::{Error, KeyId, Reason, Result, TenantName};
+use plinth_types::{Digest, Error, KeyId, Reason, Result, TenantName};
 
 use super::{Actor, Draft, Page, PageQuery, Registry, models};
 use crate::ledger::{Label, as_read};
@@ -25,7 +27,11 @@ impl Registry {
             }
             let now = self.now();
             let mut draft = Draft::default();
-            draft.put(key.clone(), Expect::Absent, &TenantRecord { description: description.to_owned(), created_at: now })?;
+            draft.put(
+                key.clone(),
+                Expect::Absent,
+                &TenantRecord { description: description.to_owned(), created_at: now, plan: None, suspended: false },
+            )?;
             let label = Label { tenant: &home, action: "tenant.create", subject: tenant.to_string(), comment: actor.comment.clone() };
             if self.ledger.commit(actor, now, label, draft).await?.is_some() {
                 return Ok(true);
@@ -69,6 +75,36 @@ impl Registry {
         let items = items.collect::<Result<Vec<(KeyId, KeyRecord)>>>()?;
         let next = if more { items.last().map(|(id, _)| id.to_string()) } else { None };
         Ok(Page { items, next })
+    }
+
+    /// Puts a new key beside an old one, which is good for `overlap` longer and then refused. The new one allows the same,
+    /// for as long as the old one would have. One commit.
+    ///
+    /// # Errors
+    /// `RecordNotFound`, `EditConflict` also when the key was replaced or has expired already, `StoreUnavailable`.
+    pub async fn rotate_key(&self, actor: &Actor, id: &KeyId, new: &KeyId, secret_hash: Digest, overlap: Duration) -> Result<KeyRecord> {
+        check_comment(&actor.comment)?;
+        let key = api_key(&actor.tenant, id);
+        let mut attempts = self.attempts();
+        loop {
+            attempts.next().await?;
+            let found = self.ledger.get::<KeyRecord>(&key).await?.ok_or_else(|| key_not_found(id))?;
+            let (old, now) = (found.value.clone(), self.now());
+            if let Some(other) = &old.replaced_by {
+                return Err(Error::new(Reason::EditConflict, format!("the key '{id}' was replaced by '{other}' already: rotate that one")));
+            }
+            if old.expires_at.is_some_and(|end| end <= now) {
+                return Err(Error::new(Reason::EditConflict, format!("the key '{id}' has expired: create a new one")));
+            }
+            let made = KeyRecord { secret_hash, created_at: now, replaced_by: None, ..old.clone() };
+            let end = old.expires_at.map_or(now.plus(overlap), |end| end.min(now.plus(overlap)));
+            let mut draft = Draft::default();
+            draft.put(key.clone(), as_read(Some(&found)), &KeyRecord { expires_at: Some(end), replaced_by: Some(new.clone()), ..old })?;
+            draft.put(api_key(&actor.tenant, new), Expect::Absent, &made)?;
+            if self.ledger.commit(actor, now, Label::new(actor, "key.rotate", id.as_str()), draft).await?.is_some() {
+                return Ok(made);
+            }
+        }
     }
 
     /// Deletes an API key; from the next snapshot on it is refused.

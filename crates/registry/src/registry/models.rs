@@ -5,6 +5,7 @@ use plinth_store::resources::{DeploymentRecord, Desired, ModelRecord};
 use plinth_types::{Error, ModelName, Reason, Result, TenantName};
 use serde::de::IgnoredAny;
 
+use super::after::After;
 use super::{Actor, Draft, Edit, Model, Page, PageQuery, Registry, Stored, draft_size_ok, edit_words};
 use crate::ledger::{Label, as_read, deployment_key, model_key};
 use crate::words::check_comment;
@@ -66,7 +67,8 @@ impl Registry {
     /// are not used again when a model of this name is made anew.
     ///
     /// # Errors
-    /// `ModelNotFound`, `VersionInUse` while an alias points to a version or the model is deployed, `EditConflict`.
+    /// `ModelNotFound`, `VersionInUse` while an alias points to a version or the model is deployed, `ResourceInUse` while a
+    /// route names it, `EditConflict`.
     pub async fn delete_model(&self, actor: &Actor, model: &ModelName) -> Result<()> {
         check_comment(&actor.comment)?;
         let mut attempts = self.attempts();
@@ -91,6 +93,9 @@ impl Registry {
             } else {
                 draft.guard(deployment_key(&actor.tenant, model), as_read(deployment.as_ref()));
             }
+            let key = model_key(&actor.tenant, model);
+            let overlay = [(key.clone(), None)].into();
+            After { registry: self, overlay: &overlay, draft: &mut draft }.check_unused(&key).await?;
             let versions = self.version_keys(&actor.tenant, model).await?;
             draft_size_ok(versions.len())?;
             for (key, stored) in versions {

@@ -9,7 +9,7 @@ use plinth_store::resources::{FormerModelRecord, ModelRecord};
 use plinth_types::{Error, ModelName, Result, TenantName, VersionNumber};
 use serde_json::Value;
 
-use super::undo::decode;
+use super::after::decode;
 use super::{Draft, Registry, models};
 use crate::ledger::{as_read, former_model_key};
 

@@ -1,5 +1,6 @@
 //! The registry as its callers see it, over the memory store; races, the oracle and the real stores have files of their own.
 
+mod gateway;
 mod oracle;
 mod races;
 mod stores;
@@ -363,7 +364,7 @@ async fn words_can_be_edited_and_pages_turned() {
 }
 
 fn resource(kind: &str, name: &str, spec: serde_json::Value) -> ResourceSpec {
-    ResourceSpec { kind: kind.into(), name: name.into(), spec }
+    ResourceSpec { kind: kind.into(), name: name.into(), expect: None, spec }
 }
 
 #[tokio::test]
@@ -400,17 +401,27 @@ async fn a_resource_that_is_wrong_names_its_field() {
         (resource("model", "a/b", json!({})), Reason::InvalidName, "resources[1].name", ""),
         (resource("model", "digits", json!({})), Reason::InvalidResource, "resources[1].name", "twice"),
         (resource("model", "x", json!([])), Reason::InvalidResource, "resources[1].spec", "object"),
-        (resource("model", "x", json!({ "descripton": "" })), Reason::InvalidResource, "resources[1].spec", "did you mean 'description'?"),
+        (
+            resource("model", "x", json!({ "descripton": "" })),
+            Reason::InvalidResource,
+            "resources[1].spec.descripton",
+            "did you mean 'description'?",
+        ),
         (
             resource("model", "x", json!({ "description": "a\u{0}b" })),
             Reason::MalformedRequest,
             "resources[1].spec.description",
             "control character",
         ),
-        (resource("deployment", "digits", json!({ "generation": 4 })), Reason::InvalidResource, "resources[1].spec", "known are"),
+        (
+            resource("deployment", "digits", json!({ "generation": 4 })),
+            Reason::InvalidResource,
+            "resources[1].spec.generation",
+            "cannot be set",
+        ),
         (resource("deployment", "digits", json!({ "threads": "many" })), Reason::InvalidResource, "resources[1].spec.threads", ""),
         (resource("deployment", "digits", json!({ "threads": 0 })), Reason::InvalidResource, "resources[1].spec.threads", ""),
-        (resource("deployment", "digits", json!({ "versions": [7] })), Reason::VersionNotFound, "resources[1].versions", ""),
+        (resource("deployment", "digits", json!({ "versions": [7] })), Reason::VersionNotFound, "resources[1].spec.versions[0]", ""),
         (resource("deployment", "nobody", json!({})), Reason::ModelNotFound, "resources[1].name", ""),
     ];
     for (wrong, expected, field, words) in cases {
@@ -616,8 +627,15 @@ async fn tenants_and_keys_are_records() {
     assert!(!s.registry.ensure_tenant(&s.actor, &acme, "").await.unwrap());
     let id: KeyId = "k1".parse().unwrap();
     let hash = Digest::of(b"secret");
-    let record =
-        KeyRecord { secret_hash: hash, role: Role::Admin, description: String::new(), created_at: s.registry.now(), expires_at: None };
+    let record = KeyRecord {
+        secret_hash: hash,
+        role: Role::Admin,
+        description: String::new(),
+        created_at: s.registry.now(),
+        expires_at: None,
+        models: Vec::new(),
+        replaced_by: None,
+    };
     s.registry.put_key(&s.actor, &id, &record).await.unwrap();
     assert_eq!(s.registry.key(s.tenant(), &id).await.unwrap(), record);
     assert_eq!(s.registry.keys(s.tenant(), &PageQuery::default()).await.unwrap().items, [(id.clone(), record)]);
@@ -630,7 +648,8 @@ async fn tenants_and_keys_are_records() {
     // Undoing brings back the real hash, not the hidden one.
     s.undo(audit.items[0].revision).await.unwrap();
     assert_eq!(s.registry.key(s.tenant(), &id).await.unwrap().secret_hash, hash);
-    assert_eq!(reason(s.undo(Revision(1)).await), Reason::InvalidResource, "a tenant is not undone");
+    assert_eq!(reason(s.undo(Revision(1)).await), Reason::NotPermitted, "a tenant concerns all");
+    s.registry.undo(&s.actor.clone().platform(true), Revision(1)).await.unwrap();
     s.sound().await;
 }
 

@@ -4,20 +4,19 @@
 //! direct change must keep: aliases point to active versions, deployments to what exists, blobs are there, numbers do
 //! not fall. Undoing is itself a commit and can be undone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use plinth_store::metadata::{AuditEntry, Kind, RecordKey, Revision};
 use plinth_store::resources::{DeploymentRecord, ModelRecord, VersionRecord, VersionState};
 use plinth_types::{Error, ModelName, Reason, Result, TenantName, VersionNumber};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::after::{After, Overlay, decode};
+use super::resource::{Resource, ResourceKind};
 use super::{Actor, Draft, Registry, draft_size_ok, models};
 use crate::ledger::{Label, as_read, deployment_key, model_key, version_key};
+use crate::problems::Problems;
 use crate::words::check_comment;
-
-/// What the records would say after the undo.
-type Overlay = BTreeMap<RecordKey, Option<Value>>;
 
 impl Registry {
     /// Undoes a commit of the actor's tenant; gives the entry of the commit that did it.
@@ -28,9 +27,14 @@ impl Registry {
     pub async fn undo(&self, actor: &Actor, revision: Revision) -> Result<AuditEntry> {
         check_comment(&actor.comment)?;
         let entry = self.full_entry(&actor.tenant, revision).await?;
-        if entry.changes.is_empty() || entry.changes.iter().any(|c| matches!(c.key.kind, Kind::Collection | Kind::Tenant)) {
+        if entry.changes.is_empty() || entry.changes.iter().any(|c| c.key.kind == Kind::Collection) {
             let text = format!("change {revision} ({}) cannot be undone", entry.note.action);
             return Err(Error::new(Reason::InvalidResource, text));
+        }
+        let kinds = || entry.changes.iter().filter_map(|c| ResourceKind::of_record(c.key.kind));
+        if kinds().any(ResourceKind::concerns_all) && !actor.may_change_all() {
+            let text = format!("change {revision} concerns all tenants: only an administrator of the default tenant undoes it");
+            return Err(Error::new(Reason::NotPermitted, text));
         }
         draft_size_ok(entry.changes.len())?;
         let mut attempts = self.attempts();
@@ -64,6 +68,7 @@ impl Registry {
         for (tenant, model) in touched {
             state.check_model(&tenant, &model).await?;
         }
+        state.check_gateway().await?;
         let restored = overlay.iter().filter(|(key, _)| key.kind == Kind::Version).filter_map(|(_, value)| value.as_ref());
         for value in restored {
             let version: VersionRecord = decode(value.clone())?;
@@ -73,23 +78,7 @@ impl Registry {
     }
 }
 
-/// The state after the undo: the overlay, and behind it the ledger, guarded where it is read.
-struct After<'a> {
-    registry: &'a Registry,
-    overlay: &'a Overlay,
-    draft: &'a mut Draft,
-}
-
 impl After<'_> {
-    async fn get<T: DeserializeOwned>(&mut self, key: RecordKey) -> Result<Option<T>> {
-        if let Some(value) = self.overlay.get(&key) {
-            return value.clone().map(decode).transpose();
-        }
-        let found = self.registry.ledger.get::<T>(&key).await?;
-        self.draft.guard(key, as_read(found.as_ref()));
-        Ok(found.map(|found| found.value))
-    }
-
     async fn check_model(&mut self, tenant: &TenantName, model: &ModelName) -> Result<()> {
         let record = self.get::<ModelRecord>(model_key(tenant, model)).await?;
         let deployment = self.get::<DeploymentRecord>(deployment_key(tenant, model)).await?;
@@ -104,6 +93,24 @@ impl After<'_> {
         }
         for number in deployment.iter().flat_map(|d| &d.versions) {
             self.must_be_active(tenant, model, *number, &format!("the deployment of '{model}'")).await?;
+        }
+        Ok(())
+    }
+
+    /// What comes back names only what is there, and nothing names what goes.
+    async fn check_gateway(&mut self) -> Result<()> {
+        for (key, value) in self.overlay {
+            let Some(kind) = ResourceKind::of_record(key.kind) else { continue };
+            match value {
+                // `check_model` has looked at these.
+                Some(_) if matches!(kind, ResourceKind::Model | ResourceKind::Deployment) => {}
+                Some(value) => {
+                    let mut problems = Problems::default();
+                    self.check_names(key, &Resource::read(kind, value.clone())?, &mut problems).await?;
+                    problems.into_result().map_err(|e| in_the_way(format!("the {kind} '{}' could not come back, for {e}", key.name)))?;
+                }
+                None => self.check_unused(key).await?,
+            }
         }
         Ok(())
     }
@@ -134,13 +141,9 @@ fn model_of(key: &RecordKey) -> Option<(TenantName, ModelName)> {
     let name = match key.kind {
         Kind::Model | Kind::Deployment => key.name.as_str(),
         Kind::Version => key.name.rsplit_once('/')?.0,
-        Kind::Tenant | Kind::Key | Kind::Collection | Kind::FormerModel => return None,
+        _ => return None,
     };
     models::parse_name(name).ok().map(|model| (key.tenant.clone(), model))
-}
-
-pub(super) fn decode<T: DeserializeOwned>(value: Value) -> Result<T> {
-    serde_json::from_value(value).map_err(|e| Error::internal("decoding a record from the audit").source(e))
 }
 
 fn in_the_way(what: String) -> Error {

@@ -13,7 +13,7 @@ use crate::conformance::{self, cache_key as key};
 
 mod faults;
 mod memory;
-mod server;
+pub(crate) mod server;
 
 use server::Server;
 

@@ -38,9 +38,11 @@ where
     lists_over_all_tenants_sort_by_tenant_first(make().await).await;
     the_audit_keeps_before_and_after(make().await).await;
     the_audit_is_filtered_and_paged(make().await).await;
+    the_audit_is_a_chain(make().await).await;
     concurrent_increments_lose_nothing(make().await).await;
     only_one_of_many_creates(make().await).await;
     read_all_shows_one_moment(make().await).await;
+    pages_hold_every_record_once(make().await).await;
     a_cancelled_commit_holds_nobody_up(make().await).await;
     it_says_what_it_is(make().await).await;
 }
@@ -368,6 +370,22 @@ async fn the_audit_keeps_before_and_after(store: Store) {
     assert_eq!(next.changes, vec![AuditChange { key: b, before: Some(Value::Null), after: Some(json!(3)) }]);
 }
 
+async fn the_audit_is_a_chain(store: Store) {
+    let (a, b) = (model("a"), model("b"));
+    for value in [json!(1), json!({"x": 1.5e300, "y": -0.0, "ü": "\u{1f600}"}), Value::Null] {
+        put(&store, &a, value.clone()).await;
+        store.commit(commit(vec![set(&b, Expect::Any, value), remove(&a, Expect::Any)])).await.unwrap();
+    }
+    let mut previous = None;
+    let all = store.audit_chain(Revision(0), 100).await.unwrap();
+    assert_eq!(all.iter().map(|entry| entry.revision.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    for entry in &all {
+        assert_eq!(entry.stored, Some(entry.after(previous)), "{}", entry.revision);
+        previous = entry.stored;
+    }
+    assert_eq!(store.audit_chain(Revision(3), 2).await.unwrap(), all[2..4]);
+}
+
 async fn the_audit_is_filtered_and_paged(store: Store) {
     let subjects = ["digits", "digits/1", "digits/2", "digits-old", "digits0", "digit", "digits/", "DIGITS", "di%", "di_its"];
     for (i, subject) in subjects.iter().enumerate() {
@@ -456,7 +474,12 @@ async fn read_all_shows_one_moment(store: Store) {
     let reads = async || {
         let mut seen = Revision(0);
         for _ in 0..60 {
-            let (revision, records) = store.read_all().await.unwrap();
+            let (revision, records) = if seen.0.is_multiple_of(2) {
+                store.read_all().await.unwrap()
+            } else {
+                let mut records = Vec::new();
+                (store.read_pages(&mut |page| records.extend(page)).await.unwrap(), records)
+            };
             assert!(revision >= seen, "read_all went back in time");
             seen = revision;
             let values: BTreeSet<_> = records.iter().map(|record| record.value.to_string()).collect();
@@ -466,6 +489,23 @@ async fn read_all_shows_one_moment(store: Store) {
         }
     };
     tokio::join!(commits(0), reads(), commits(1000), reads());
+}
+
+async fn pages_hold_every_record_once(store: Store) {
+    let keys: Vec<_> = (0..25_000).map(|n| RecordKey::new(Kind::Key, tenant(["a", "b"][n % 2]), format!("k{n}"))).collect();
+    for part in keys.chunks(5_000) {
+        store.commit(commit(part.iter().map(|key| set(key, Expect::Absent, json!(1))).collect())).await.unwrap();
+    }
+    put(&store, &model("a"), json!(1)).await;
+    let (mut seen, mut largest) = (Vec::new(), 0);
+    let mut take = |page: Vec<Record>| {
+        largest = largest.max(page.len());
+        seen.extend(page);
+    };
+    assert_eq!(store.read_pages(&mut take).await.unwrap(), Revision(6));
+    seen.sort_by(|a, b| a.key.cmp(&b.key));
+    assert_eq!(seen, store.read_all().await.unwrap().1);
+    assert!(largest < 25_001 || seen.len() == largest, "either pages or one of all");
 }
 
 async fn a_cancelled_commit_holds_nobody_up(store: Store) {

@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::chain;
 use super::rows::{self, revision_param, time_param};
 use super::session::{Param, Session, failed};
 use super::statements::{ADD_AUDIT, DELETE, Dialect, GET, MOVE_HEAD, PUT};
 use super::{AuditChange, Change, Commit, Expect, MetadataError, Record, RecordKey, Revision};
 
-const OPERATION: &str = "commit";
+pub(super) const OPERATION: &str = "commit";
 
 /// How deeply a value may nest. The audit wraps it three times more, and the parser that reads it back stops at 128.
 const MAX_DEPTH: u32 = 100;
@@ -91,7 +92,7 @@ pub(super) async fn apply(session: &mut dyn Session, dialect: &Dialect, commit: 
             audited.push(AuditChange { key: change.key.clone(), before, after: change.value.clone() });
         }
     }
-    add_audit(session, commit, next, audited).await?;
+    add_audit(session, commit, (head, next), audited).await?;
     session.fetch(MOVE_HEAD, &[Param::Int(revision_param(next)?)]).await.map_err(failed(OPERATION))?;
     Ok(next)
 }
@@ -125,19 +126,18 @@ async fn write(session: &mut dyn Session, change: &Change, next: Revision, commi
     session.fetch(PUT, &[kind, tenant, name, revision, at, Param::Text(&text)]).await.map(|_| ()).map_err(failed(OPERATION))
 }
 
-async fn add_audit(session: &mut dyn Session, commit: &Commit, next: Revision, audited: Vec<AuditChange>) -> Result<(), MetadataError> {
+async fn add_audit(
+    session: &mut dyn Session,
+    commit: &Commit,
+    (head, next): (Revision, Revision),
+    audited: Vec<AuditChange>,
+) -> Result<(), MetadataError> {
     let note = &commit.note;
     let changes =
         rows::changes_text(audited).map_err(|error| MetadataError::Unavailable { operation: OPERATION, source: Box::new(error) })?;
-    let params = [
-        Param::Int(revision_param(next)?),
-        Param::Int(time_param(note.at)),
-        Param::Text(note.tenant.as_str()),
-        Param::Text(&note.actor),
-        Param::Text(&note.action),
-        Param::Text(&note.subject),
-        Param::Text(&note.comment),
-        Param::Text(&changes),
-    ];
+    let numbers = [revision_param(next)?, time_param(note.at)];
+    let texts = [note.tenant.as_str(), &note.actor, &note.action, &note.subject, &note.comment, &changes];
+    let link = chain::next(session, head, numbers, texts).await?.hex();
+    let params: Vec<_> = numbers.into_iter().map(Param::Int).chain(texts.into_iter().chain([link.as_str()]).map(Param::Text)).collect();
     session.fetch(ADD_AUDIT, &params).await.map(|_| ()).map_err(failed(OPERATION))
 }

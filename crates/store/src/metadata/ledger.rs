@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::chain;
 use super::commit::{self, check};
 use super::rows::{self, revision_param};
 use super::session::{Param, Row, Session, failed};
 use super::statements::{
-    AUDIT_ALL, AUDIT_ENTRY, AUDIT_SUBJECT, AUDIT_TENANT, AUDIT_TENANT_SUBJECT, COMMIT, Dialect, HEAD, LIST_ALL, LIST_TENANT, READ_ALL,
-    ROLLBACK,
+    AUDIT_ALL, AUDIT_ENTRY, AUDIT_LINKED, AUDIT_SUBJECT, AUDIT_TENANT, AUDIT_TENANT_SUBJECT, COMMIT, Dialect, HEAD, LIST_ALL, LIST_TENANT,
+    READ_ALL, READ_PAGE, ROLLBACK,
 };
-use super::{AuditEntry, AuditQuery, Commit, ListQuery, Metadata, MetadataError, Record, RecordKey, Revision};
+use super::{AuditEntry, AuditLink, AuditQuery, Commit, ListQuery, Metadata, MetadataError, Record, RecordKey, Revision};
 
 /// What an adapter gives: connections, and how its database wants to be spoken to.
 #[async_trait]
@@ -32,6 +33,9 @@ pub(super) trait Driver: Send + Sync {
     /// Closes all connections.
     async fn close(&self);
 }
+
+/// The records of one page of [`Metadata::read_pages`].
+const PAGE: u32 = 10_000;
 
 /// The ledger in a SQL database.
 pub(super) struct SqlMetadata {
@@ -123,6 +127,30 @@ impl Metadata for SqlMetadata {
         Ok((head, records))
     }
 
+    async fn read_pages(&self, page: &mut (dyn FnMut(Vec<Record>) + Send)) -> Result<Revision, MetadataError> {
+        let operation = "read pages";
+        let mut session = within(self.time_limit, operation, async {
+            let mut session = self.driver.reader().await.map_err(failed(operation))?;
+            session.script(self.driver.dialect().begin_read).await.map_err(failed(operation))?;
+            Ok(session)
+        })
+        .await?;
+        let head = within(self.time_limit, operation, async { session.fetch(HEAD, &[]).await.map_err(failed(operation)) }).await?;
+        // No kind is empty, so every record comes after this.
+        let mut last = (String::new(), String::new(), String::new());
+        loop {
+            let params = [Param::Text(&last.0), Param::Text(&last.1), Param::Text(&last.2), Param::Int(PAGE.into())];
+            let rows = within(self.time_limit, operation, async { session.fetch(READ_PAGE, &params).await.map_err(failed(operation)) });
+            let records = rows.await?.into_iter().map(rows::record).collect::<Result<Vec<_>, _>>()?;
+            let Some(end) = records.last() else { break };
+            last = (end.key.kind.as_str().to_owned(), end.key.tenant.to_string(), end.key.name.clone());
+            page(records);
+        }
+        within(self.time_limit, operation, async { session.script(COMMIT).await.map_err(failed(operation)) }).await?;
+        session.keep();
+        rows::head(head)
+    }
+
     async fn commit(&self, commit: Commit) -> Result<Revision, MetadataError> {
         check(&commit)?;
         let (operation, dialect) = ("commit", self.driver.dialect());
@@ -174,6 +202,11 @@ impl Metadata for SqlMetadata {
         let Ok(number) = revision_param(revision) else { return Ok(None) };
         let rows = self.read("audit entry", AUDIT_ENTRY, &[Param::Int(number)]).await?;
         rows.into_iter().next().map(rows::audit_entry).transpose()
+    }
+
+    async fn audit_chain(&self, first: Revision, limit: u32) -> Result<Vec<AuditLink>, MetadataError> {
+        let params = [Param::Int(revision_param(first)?), Param::Int(limit.into())];
+        self.read("audit chain", AUDIT_LINKED, &params).await?.into_iter().map(chain::read).collect()
     }
 
     async fn describe(&self) -> Result<String, MetadataError> {

@@ -80,6 +80,12 @@ CREATE TABLE audit (
         sqlite: "CREATE INDEX audit_by_subject ON audit (tenant, subject, revision);",
         postgres: "CREATE INDEX audit_by_subject ON audit (tenant, subject, revision);",
     },
+    Step {
+        version: 3,
+        // Empty beside what older releases have written, and still write while they run.
+        sqlite: "ALTER TABLE audit ADD COLUMN link TEXT NOT NULL DEFAULT '';",
+        postgres: "ALTER TABLE audit ADD COLUMN link TEXT NOT NULL DEFAULT '';",
+    },
 ];
 
 /// Text and not JSON types: what was stored comes back byte for byte, whichever database it lay in.
@@ -193,13 +199,14 @@ mod tests {
     fn the_next_step_follows_the_last() {
         assert_eq!(next(&log(&[])).unwrap(), Some(1));
         assert_eq!(next(&log(&[1])).unwrap(), Some(2));
-        assert_eq!(next(&log(&[1, 2])).unwrap(), None);
+        assert_eq!(next(&log(&[1, 2])).unwrap(), Some(3));
+        assert_eq!(next(&log(&[1, 2, 3])).unwrap(), None);
     }
 
     #[test]
     fn a_newer_an_edited_or_a_gappy_database_is_refused() {
-        assert!(matches!(next(&log(&[1, 2, 3])), Err(MetadataError::TooNew { found: 3, known: 2 })));
-        assert!(matches!(next(&log(&[1, 2, 9_999_999_999])), Err(MetadataError::TooNew { found: u32::MAX, known: 2 })));
+        assert!(matches!(next(&log(&[1, 2, 3, 4])), Err(MetadataError::TooNew { found: 4, known: 3 })));
+        assert!(matches!(next(&log(&[1, 2, 3, 9_999_999_999])), Err(MetadataError::TooNew { found: u32::MAX, known: 3 })));
         assert!(matches!(next(&[(1, "other".to_owned())]), Err(MetadataError::Damaged(_))));
         assert!(matches!(next(&log(&[2])), Err(MetadataError::Damaged(_))));
     }

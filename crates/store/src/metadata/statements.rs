@@ -29,6 +29,9 @@ pub(super) const MOVE_HEAD: &str = "UPDATE head SET revision = $1 WHERE id = 1";
 pub(super) const GET: &str =
     "SELECT kind, tenant, name, revision, updated_at, value FROM records WHERE kind = $1 AND tenant = $2 AND name = $3";
 pub(super) const READ_ALL: &str = "SELECT kind, tenant, name, revision, updated_at, value FROM records ORDER BY kind, tenant, name";
+/// Parameters: kind, tenant and name of the last record of the page before, and the length of the page.
+pub(super) const READ_PAGE: &str = "SELECT kind, tenant, name, revision, updated_at, value FROM records \
+     WHERE (kind, tenant, name) > ($1, $2, $3) ORDER BY kind, tenant, name LIMIT $4";
 pub(super) const PUT: &str = "INSERT INTO records (kind, tenant, name, revision, updated_at, value) VALUES ($1, $2, $3, $4, $5, $6) \
      ON CONFLICT (kind, tenant, name) DO UPDATE SET revision = excluded.revision, updated_at = excluded.updated_at, value = excluded.value";
 pub(super) const DELETE: &str = "DELETE FROM records WHERE kind = $1 AND tenant = $2 AND name = $3";
@@ -49,8 +52,13 @@ pub(super) const LIST_ALL: &str = list!("");
 /// Parameters: kind, after, prefix, limit, tenant.
 pub(super) const LIST_TENANT: &str = list!(" AND tenant = $5");
 
-pub(super) const ADD_AUDIT: &str = "INSERT INTO audit (revision, at, tenant, actor, action, subject, comment, changes) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+pub(super) const ADD_AUDIT: &str = "INSERT INTO audit (revision, at, tenant, actor, action, subject, comment, changes, link) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+/// Parameters: the revision.
+pub(super) const AUDIT_LINK: &str = "SELECT link FROM audit WHERE revision = $1";
+/// Parameters: the first revision, limit.
+pub(super) const AUDIT_LINKED: &str = "SELECT revision, at, tenant, actor, action, subject, comment, changes, link FROM audit \
+     WHERE revision >= $1 ORDER BY revision LIMIT $2";
 pub(super) const AUDIT_ENTRY: &str = "SELECT revision, at, tenant, actor, action, subject, comment, changes FROM audit WHERE revision = $1";
 
 macro_rules! audit {

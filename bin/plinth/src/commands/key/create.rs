@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use plinth_client::wire;
-use plinth_config::setting::Setting;
 use plinth_runtime::{Clock, SystemClock};
-use plinth_types::Timestamp;
+use plinth_types::{ModelName, Timestamp};
 
+use super::duration;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::output::plain;
@@ -15,12 +15,16 @@ use crate::output::plain;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What the key allows
-    #[arg(long, value_enum, default_value = "infer")]
+    #[arg(long, value_enum, default_value = "developer")]
     role: Role,
 
     /// A word about who has it
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     description: String,
+
+    /// A model that it may use; give it again for more, leave it out for all
+    #[arg(long = "model", value_name = "NAME")]
+    models: Vec<ModelName>,
 
     /// Refuse it after this time, such as 90d or 12h
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "expires_at")]
@@ -33,14 +37,15 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Role {
-    /// Everything
+    /// Looking: status, models, metadata
+    Viewer,
+    /// Using models as well
+    #[value(alias = "infer")]
+    Developer,
+    /// Changing what is served as well
+    Operator,
+    /// Everything within the tenant; in the default tenant also what concerns all
     Admin,
-    /// Inference and reading of metadata
-    Infer,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    <Duration as Setting>::from_text(text).map_err(|_| "want a duration such as 90d or 12h".to_owned())
 }
 
 /// Creates the key and shows it.
@@ -48,10 +53,13 @@ pub fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let new = wire::NewKey {
         role: match args.role {
             Role::Admin => wire::Role::Admin,
-            Role::Infer => wire::Role::Infer,
+            Role::Viewer => wire::Role::Viewer,
+            Role::Developer => wire::Role::Developer,
+            Role::Operator => wire::Role::Operator,
         },
         description: args.description.clone(),
         expires_at: args.expires_at.or_else(|| args.expires_in.map(|d| SystemClock.now().plus(d))),
+        models: args.models.clone(),
     };
     let client = context.client()?;
     let created = context.wait(async { Ok(client.create_key(&new).await?) })?;

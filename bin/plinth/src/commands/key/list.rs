@@ -16,14 +16,26 @@ pub fn run(_: &Args, context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
     let keys = context.wait(gather(None, async |page: Paging| client.keys(&page).await))?;
     context.output.answer(&keys, || {
-        let mut table = Table::new(&["ID", "ROLE", "CREATED", "EXPIRES", "DESCRIPTION"]);
+        let mut table = Table::new(&["ID", "ROLE", "MODELS", "CREATED", "EXPIRES", "REPLACED BY", "DESCRIPTION"]);
         for key in &keys {
             let role = match key.role {
                 wire::Role::Admin => Cell::new("admin", Tone::Warning),
-                wire::Role::Infer => "infer".into(),
+                wire::Role::Operator => "operator".into(),
+                wire::Role::Developer => "developer".into(),
+                wire::Role::Viewer => "viewer".into(),
             };
             let expires = key.expires_at.map_or_else(|| "never".to_owned(), |t| t.to_string());
-            table.row([(&key.id).into(), role, key.created_at.to_string().into(), expires.into(), (&key.description).into()]);
+            let models: Vec<_> = key.models.iter().map(ToString::to_string).collect();
+            let models = if models.is_empty() { "all".to_owned() } else { models.join(", ") };
+            table.row([
+                (&key.id).into(),
+                role,
+                models.into(),
+                key.created_at.to_string().into(),
+                expires.into(),
+                key.replaced_by.as_deref().unwrap_or_default().into(),
+                (&key.description).into(),
+            ]);
         }
         table_or(&table, "no keys")
     })

@@ -39,7 +39,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     context.output.answer(&entries, || table_or(&table(&entries), "no changes"))
 }
 
-fn table(entries: &[wire::AuditEntry]) -> Table {
+pub fn table(entries: &[wire::AuditEntry]) -> Table {
     let mut table = Table::new(&["REVISION#", "WHEN", "WHO", "WHAT", "ON", "COMMENT"]);
     for entry in entries {
         table.row([

@@ -1,9 +1,10 @@
 //! One inference: `ModelInfer`. A client that goes away, or whose deadline passes, cancels its request.
 
 use bytes::Bytes;
+use plinth_identity::Principal;
 use plinth_net::Response;
 use plinth_serving::InferAnswer;
-use plinth_types::{ByteSize, Error, RequestId, Result, TenantName};
+use plinth_types::{ByteSize, Error, RequestId, Result};
 use tokio::time::Instant;
 
 use super::answer::Answered;
@@ -24,7 +25,7 @@ pub(super) async fn infer(services: Services, mut call: Call, head: Head) -> Res
     let deadline = head.timeout.map(|time| Instant::now() + time);
     let message = one_message(&mut call, &head, limits).await?;
     let mut asked = read(message, limits.max).await?;
-    let answer = ask(&services, &call.principal.tenant, &call.request_id, &mut asked, deadline).await?;
+    let answer = ask(&services, &call.principal, &call.request_id, &mut asked, deadline).await?;
     let pieces = written(answer, &asked.call, answer::unary)?;
     reply(pieces, head.reply).await
 }
@@ -41,13 +42,14 @@ pub(super) async fn read(message: Bytes, max: ByteSize) -> Result<Asked> {
 /// Asks the model, within the client's deadline or else the node's.
 pub(super) async fn ask(
     services: &Services,
-    tenant: &TenantName,
+    who: &Principal,
     id: &RequestId,
     asked: &mut Asked,
     deadline: Option<Instant>,
 ) -> Result<InferAnswer> {
     let left = deadline.map_or(services.settings.request_timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-    let target = Target { tenant: tenant.clone(), model: asked.model.clone(), version: asked.version, deadline: left };
+    who.must_use(&asked.model)?;
+    let target = Target { tenant: who.tenant.clone(), model: asked.model.clone(), version: asked.version, deadline: left };
     if !services.traces.on() {
         return execute(services, &target, &mut asked.call).await;
     }

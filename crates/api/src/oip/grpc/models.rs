@@ -5,7 +5,7 @@ use plinth_types::{Dim, Error, Result, TensorSpec};
 use prost::bytes::Bytes;
 
 use super::pb::inference as pb;
-use super::request::{model, version};
+use super::request::{its, version};
 use crate::Services;
 use crate::oip::metadata::{EXTENSIONS, SYSTEM_SHARED_MEMORY};
 
@@ -20,7 +20,7 @@ pub(super) async fn ready(services: Services, _: Principal, _: pb::ServerReadyRe
 
 /// A model that is not there is not ready, as for Triton; that is no error.
 pub(super) async fn model_ready(services: Services, who: Principal, asked: pb::ModelReadyRequest) -> Result<pb::ModelReadyResponse> {
-    let found = services.serving.resolve(&who.tenant, &model(&asked.name)?, version(&asked.version)?);
+    let found = services.serving.resolve(&who.tenant, &its(&who, &asked.name)?, version(&asked.version)?);
     Ok(pb::ModelReadyResponse { ready: found.is_ok() })
 }
 
@@ -34,7 +34,7 @@ pub(super) async fn server(services: Services, _: Principal, _: pb::ServerMetada
 }
 
 pub(super) async fn metadata(services: Services, who: Principal, asked: pb::ModelMetadataRequest) -> Result<pb::ModelMetadataResponse> {
-    let (model, version) = (model(&asked.name)?, version(&asked.version)?);
+    let (model, version) = (its(&who, &asked.name)?, version(&asked.version)?);
     let table = services.serving.table();
     let instance = table.resolve(&who.tenant, &model, version)?;
     let row = table.row(&who.tenant, &model);
@@ -62,7 +62,7 @@ fn tensor(spec: &TensorSpec) -> pb::model_metadata_response::TensorMetadata {
 
 /// What a response without a configuration would be is no answer, so it is there in any case.
 pub(super) async fn config(services: Services, who: Principal, asked: pb::ModelConfigRequest) -> Result<pb::ModelConfigResponse> {
-    let instance = services.serving.resolve(&who.tenant, &model(&asked.name)?, version(&asked.version)?)?;
+    let instance = services.serving.resolve(&who.tenant, &its(&who, &asked.name)?, version(&asked.version)?)?;
     let config = Bytes::from(instance.config().to_protobuf());
     if config.is_empty() {
         return Err(Error::internal("the configuration of a loaded model is empty"));

@@ -4,7 +4,7 @@ use plinth_identity::Principal;
 use plinth_types::{Error, Reason, Result};
 
 use super::pb::inference as pb;
-use super::request::model;
+use super::request::its;
 use crate::Services;
 use crate::oip::metadata::{IndexEntry, IndexState};
 use crate::oip::repository;
@@ -20,7 +20,7 @@ fn unnamed(repository: &str) -> Result<()> {
 
 pub(super) async fn index(services: Services, who: Principal, asked: pb::RepositoryIndexRequest) -> Result<pb::RepositoryIndexResponse> {
     unnamed(&asked.repository_name)?;
-    let models = repository::index(&services, &who.tenant, asked.ready).into_iter().map(entry);
+    let models = repository::index(&services, &who, asked.ready).into_iter().map(entry);
     Ok(pb::RepositoryIndexResponse { models: models.collect() })
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn load(
     asked: pb::RepositoryModelLoadRequest,
 ) -> Result<pb::RepositoryModelLoadResponse> {
     unnamed(&asked.repository_name)?;
-    let model = model(&asked.model_name)?;
+    let model = its(&who, &asked.model_name)?;
     let config = match asked.parameters.keys().find(|name| name.starts_with("file:")) {
         // What Triton says, which cannot make such a file, and what its own example holds it to.
         Some(name) if name.split('/').any(|part| part.len() > LONGEST_NAME) => {
@@ -69,6 +69,6 @@ pub(super) async fn unload(
     asked: pb::RepositoryModelUnloadRequest,
 ) -> Result<pb::RepositoryModelUnloadResponse> {
     unnamed(&asked.repository_name)?;
-    repository::unload(&services, &who, &model(&asked.model_name)?).await?;
+    repository::unload(&services, &who, &its(&who, &asked.model_name)?).await?;
     Ok(pb::RepositoryModelUnloadResponse {})
 }

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use plinth_identity::Principal;
 use plinth_types::tensor::MAX_RANK;
 use plinth_types::{ByteSize, DataType, Error, ModelName, Parameter, Parameters, Reason, Result, Shape, Tensor, VersionNumber};
 
@@ -73,6 +74,13 @@ impl Asked {
 /// The model that a message names.
 pub(super) fn model(name: &str) -> Result<ModelName> {
     name.parse().map_err(|e| Error::new(Reason::InvalidName, format!("the model name is malformed: {e}")).field("model_name"))
+}
+
+/// The model that a message names, when the caller's key is for it.
+pub(super) fn its(who: &Principal, name: &str) -> Result<ModelName> {
+    let model = model(name)?;
+    who.must_use(&model)?;
+    Ok(model)
 }
 
 /// The version that a message names; empty for the default one.

@@ -1,11 +1,12 @@
 //! Trace and log settings: `TraceSetting` and `LogSettings`, which both show and change.
 //!
-//! Showing needs a key for inference; changing an admin's, as over HTTP, where the two are two routes.
+//! Showing needs a viewer's key; changing traces an operator's and the log, which is the node's, one of an admin of the
+//! default tenant, as over HTTP, where the two are two routes.
 
 use std::collections::BTreeMap;
 
-use plinth_identity::Principal;
-use plinth_store::resources::Role;
+use plinth_identity::{Principal, authorise};
+use plinth_net::Access;
 use plinth_types::{Error, Reason, Result};
 
 use super::pb::inference as pb;
@@ -13,23 +14,16 @@ use super::request::model;
 use crate::Services;
 use crate::oip::logging::{self, LogValue};
 
-/// Refuses a change by who may only use models.
-fn may_change(who: &Principal) -> Result<()> {
-    match who.role {
-        Role::Admin => Ok(()),
-        Role::Infer => Err(Error::new(Reason::NotPermitted, "this key may see settings and not change them; an admin key may")),
-    }
-}
-
 pub(super) async fn trace(services: Services, who: Principal, asked: pb::TraceSettingRequest) -> Result<pb::TraceSettingResponse> {
     let model = if asked.model_name.is_empty() { None } else { Some(model(&asked.model_name)?) };
     if let Some(model) = &model {
+        who.must_use(model)?;
         services.serving.resolve(&who.tenant, model, None)?;
     }
     let shown = if asked.settings.is_empty() {
         services.traces.get(&who.tenant, model.as_ref())
     } else {
-        may_change(&who)?;
+        authorise(&who, Access::Operate)?;
         // A setting without values is cleared.
         let changes: Vec<_> = asked.settings.into_iter().map(|(name, setting)| (name, Some(setting.value))).collect();
         services.traces.update(&who.tenant, model.as_ref(), &changes)?
@@ -40,7 +34,7 @@ pub(super) async fn trace(services: Services, who: Principal, asked: pb::TraceSe
 
 pub(super) async fn logging(services: Services, who: Principal, asked: pb::LogSettingsRequest) -> Result<pb::LogSettingsResponse> {
     if !asked.settings.is_empty() {
-        may_change(&who)?;
+        authorise(&who, Access::Platform)?;
         logging::update(&services.logs, &changes(asked.settings)?)?;
     }
     let setting = |(name, value): (&str, LogValue)| {

@@ -6,7 +6,7 @@ use plinth_serving::statistics::{BatchTotals, Total};
 use plinth_types::Result;
 
 use super::pb::inference as pb;
-use super::request::{model, version};
+use super::request::{its, version};
 use crate::Services;
 
 /// Of one model, of one version, or of all the tenant's models when none is named.
@@ -15,9 +15,10 @@ pub(super) async fn statistics(
     who: Principal,
     asked: pb::ModelStatisticsRequest,
 ) -> Result<pb::ModelStatisticsResponse> {
-    let model = if asked.name.is_empty() { None } else { Some(model(&asked.name)?) };
+    let model = if asked.name.is_empty() { None } else { Some(its(&who, &asked.name)?) };
     let statistics = services.serving.statistics(&who.tenant, model.as_ref(), version(&asked.version)?)?;
-    Ok(pb::ModelStatisticsResponse { model_stats: statistics.into_iter().map(of_version).collect() })
+    let mine = statistics.into_iter().filter(|s| who.may_use(&s.model));
+    Ok(pb::ModelStatisticsResponse { model_stats: mine.map(of_version).collect() })
 }
 
 fn duration(total: Total) -> Option<pb::StatisticDuration> {

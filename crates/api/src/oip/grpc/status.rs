@@ -63,7 +63,7 @@ const fn code_of_class(class: Class) -> Code {
         Class::Forbidden => Code::PermissionDenied,
         Class::NotFound => Code::NotFound,
         Class::MethodNotAllowed | Class::UnsupportedMedia | Class::Unimplemented => Code::Unimplemented,
-        Class::Conflict => Code::FailedPrecondition,
+        Class::Conflict | Class::LoopDetected => Code::FailedPrecondition,
         Class::TooLarge | Class::OverQuota => Code::ResourceExhausted,
         Class::Internal | Class::RunnerFailed => Code::Internal,
         Class::Unavailable => Code::Unavailable,

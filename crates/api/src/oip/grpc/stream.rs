@@ -14,9 +14,10 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use http::HeaderValue;
+use plinth_identity::Principal;
 use plinth_net::{Body, Coding, Frame, Messages, Response, messages};
 use plinth_serving::SequenceId;
-use plinth_types::{Error, ModelName, Reason, RequestId, Result, TenantName};
+use plinth_types::{Error, ModelName, Reason, RequestId, Result};
 use tokio::time::{Instant, sleep_until};
 
 use super::call::{ENCODING, Head, too_late};
@@ -52,7 +53,7 @@ type Read = (Messages, Result<Option<(usize, Result<Asked>)>>);
 
 struct Session {
     services: Services,
-    tenant: TenantName,
+    who: Principal,
     id: RequestId,
     /// Whether an error ends the stream (`triton_grpc_error`).
     strict: bool,
@@ -79,7 +80,7 @@ pub(super) async fn infer(services: Services, mut call: Call, head: Head) -> Res
     let messages = Messages::new(body, head.coding, services.settings.grpc.message.clone());
     let session = Session {
         services,
-        tenant: call.principal.tenant,
+        who: call.principal,
         id: call.request_id,
         strict,
         reply: head.reply,
@@ -185,10 +186,10 @@ impl Session {
     }
 
     fn run(&mut self, lane: Option<Lane>, work: Work) {
-        let (services, tenant, id, deadline) = (self.services.clone(), self.tenant.clone(), self.id.clone(), self.deadline);
+        let (services, who, id, deadline) = (self.services.clone(), self.who.clone(), self.id.clone(), self.deadline);
         let Work { mut asked, size } = work;
         let run = async move {
-            let answer = ask(&services, &tenant, &id, &mut asked, deadline).await;
+            let answer = ask(&services, &who, &id, &mut asked, deadline).await;
             let answer = answer.and_then(|answer| written(answer, &asked.call, answer::streamed));
             Done { lane, size, answer: answer.map_err(|error| (error, asked.call.id)) }
         };

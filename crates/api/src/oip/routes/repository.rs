@@ -19,7 +19,7 @@ struct IndexBody {
 
 pub async fn index(services: Services, mut call: Call) -> Result<Response> {
     let wanted: IndexBody = call.json().await?;
-    reply::json(&repository::index(&services, &call.principal.tenant, wanted.ready))
+    reply::json(&repository::index(&services, &call.principal, wanted.ready))
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -13,20 +13,20 @@ use plinth_runtime::{Random, SystemRandom};
 use super::*;
 use crate::faults::variable;
 
-pub(super) const PORT: u16 = 6379;
+pub(crate) const PORT: u16 = 6379;
 
 fn required() -> bool {
     variable("PLINTH_TEST_REQUIRE").is_some_and(|list| list.split([',', ' ']).any(|name| name.trim() == "redis"))
 }
 
 /// The prefixes of one test.
-pub(super) struct Prefixes {
+pub(crate) struct Prefixes {
     stem: String,
     made: AtomicU32,
 }
 
 /// Prefixes for a test on the shared server, or `None` when there is no Redis and nobody requires it.
-pub(super) fn shared() -> Option<Prefixes> {
+pub(crate) fn shared() -> Option<Prefixes> {
     let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
     if let Err(error) = TcpStream::connect_timeout(&loopback, Duration::from_secs(1)) {
         assert!(!required(), "PLINTH_TEST_REQUIRE asks for Redis, and nobody answers on {loopback}: {error}");
@@ -37,12 +37,12 @@ pub(super) fn shared() -> Option<Prefixes> {
 }
 
 impl Prefixes {
-    pub(super) fn next(&self) -> String {
+    pub(crate) fn next(&self) -> String {
         format!("{}{}:", self.stem, self.made.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Removes what stands under them. A test that fails leaves it behind to be looked at.
-    pub(super) async fn remove(self) {
+    pub(crate) async fn remove(self) {
         let mut server = connect(PORT).await;
         let mut cursor = 0u64;
         loop {
@@ -60,25 +60,25 @@ impl Prefixes {
 }
 
 /// A connection behind the adapter's back.
-pub(super) async fn connect(port: u16) -> MultiplexedConnection {
+pub(crate) async fn connect(port: u16) -> MultiplexedConnection {
     ::redis::Client::open(("127.0.0.1", port)).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
 /// A server of our own; killed when dropped.
-pub(super) struct Server {
-    pub(super) port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     child: Child,
     _directory: tempfile::TempDir,
 }
 
 impl Server {
     /// Starts one, or says why not.
-    pub(super) async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self::start_on(port).await
     }
 
-    pub(super) async fn start_on(port: u16) -> Option<Self> {
+    pub(crate) async fn start_on(port: u16) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no", "--dir"])
@@ -101,13 +101,13 @@ impl Server {
     }
 
     /// Stops it in the middle of whatever it does, or lets it go on.
-    pub(super) fn pause(&self, paused: bool) {
+    pub(crate) fn pause(&self, paused: bool) {
         let signal = if paused { "-STOP" } else { "-CONT" };
         assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
     }
 
     /// `kill -9`.
-    pub(super) fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -107,7 +107,7 @@ async fn a_database_of_a_newer_or_unknown_release_is_not_touched() {
     .await;
     let before = std::fs::read(&path).unwrap();
     let error = open(&options(&path), &World::real()).await.err().unwrap();
-    assert!(matches!(error, MetadataError::TooNew { found: 7, known: 2 }), "{error:?}");
+    assert!(matches!(error, MetadataError::TooNew { found: 7, known: 3 }), "{error:?}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 
     let edited = root.path().join("edited");
@@ -252,5 +252,53 @@ async fn two_that_migrate_at_once_take_turns() {
     }
     let steps =
         raw(&path, async |session| session.fetch("SELECT count(*) FROM schema_migrations WHERE version > $1", &[Param::Int(0)]).await);
-    assert_eq!(steps.await.unwrap().remove(0).int().unwrap(), 2);
+    assert_eq!(steps.await.unwrap().remove(0).int().unwrap(), 3);
+}
+
+/// The entries at which the chain does not hold.
+async fn broken(path: &Path) -> Vec<u64> {
+    let ledger = open_file(path).await;
+    let (mut previous, mut found) = (None, Vec::new());
+    for entry in ledger.audit_chain(Revision(1), 100).await.unwrap() {
+        if entry.stored.is_some_and(|link| link != entry.after(previous)) {
+            found.push(entry.revision.0);
+        }
+        previous = Some(entry.base());
+    }
+    ledger.close().await;
+    found
+}
+
+#[tokio::test]
+async fn a_changed_audit_shows_and_that_of_an_older_release_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("ledger");
+    let ledger = open_file(&path).await;
+    for n in 0..6 {
+        ledger.commit(set("a", n)).await.unwrap();
+    }
+    ledger.close().await;
+    assert_eq!(broken(&path).await, [0; 0]);
+    let copy = root.path().join("copy");
+    for (harm, at) in [
+        ("UPDATE audit SET actor = 'nobody' WHERE revision = 3", vec![3]),
+        ("UPDATE audit SET changes = replace(changes, '2', '7') WHERE revision = 3", vec![3]),
+        ("UPDATE audit SET actor = actor || 'm', action = substr(action, 2) WHERE revision = 3", vec![3]),
+        ("DELETE FROM audit WHERE revision = 3", vec![4]),
+        ("UPDATE audit SET link = (SELECT link FROM audit WHERE revision = 2) WHERE revision = 3", vec![3, 4]),
+    ] {
+        std::fs::copy(&path, &copy).unwrap();
+        raw(&copy, async |session| session.script(harm).await.unwrap()).await;
+        assert_eq!(broken(&copy).await, at, "{harm}");
+    }
+    // As an older release left it: without links. What follows is linked to the last of them.
+    raw(&path, async |session| session.script("UPDATE audit SET link = ''").await.unwrap()).await;
+    let ledger = open_file(&path).await;
+    ledger.commit(set("a", 7)).await.unwrap();
+    let links: Vec<_> = ledger.audit_chain(Revision(1), 100).await.unwrap().iter().map(|entry| entry.stored.is_some()).collect();
+    assert_eq!(links, [false, false, false, false, false, false, true]);
+    ledger.close().await;
+    assert_eq!(broken(&path).await, [0; 0]);
+    raw(&path, async |session| session.script("UPDATE audit SET actor = 'nobody' WHERE revision = 6").await.unwrap()).await;
+    assert_eq!(broken(&path).await, [7]);
 }

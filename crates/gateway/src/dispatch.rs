@@ -1,0 +1,304 @@
+//! Carries a request of a users' route to its target, and to what stands in when the target cannot answer.
+//!
+//! In this order: the target is chosen (pins, then weights), or another one where the node's load asks for it; headers are
+//! changed; a copy goes to the shadow; the target is asked within the route's time; on a failure that is not the caller's
+//! fault the fallbacks are asked in turn, within the same time; the answer's headers are changed.
+//!
+//! Invariants: an answer that is not the target's says so (`x-plinth-fallback`, `x-plinth-degraded`); what is asked twice was read whole before,
+//! within a bound, and a body over that bound is sent once and never again; a shadow's answer reaches nobody, and shadows never hold
+//! more than [`MAX_SHADOWS`] requests.
+
+mod answers;
+mod replay;
+mod shadow;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HOST, UPGRADE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use plinth_api::Context;
+use plinth_net::{BodyLimits, Request, Response, Router};
+use plinth_policy::balance::hash;
+use plinth_policy::overload::Level;
+use plinth_runtime::{TaskGroup, World};
+use plinth_store::resources::gateway::DegradeSpec;
+use plinth_types::{Class, Error, Reason, Result, TenantName};
+use tokio::time::Instant;
+
+use crate::dispatch::answers::Answers;
+use crate::dispatch::replay::Replay;
+use crate::dispatch::shadow::Shadows;
+use crate::routes::{Asked, Fallback, Model, Route, Sticky, Target, To};
+use crate::upstream::{Forward, ForwardedFor, Upstreams};
+
+pub use answers::AnswersOptions;
+pub use shadow::ShadowMetrics;
+
+const TARGET: HeaderName = HeaderName::from_static("x-plinth-target");
+const FALLBACK: HeaderName = HeaderName::from_static("x-plinth-fallback");
+const DEGRADED: HeaderName = HeaderName::from_static("x-plinth-degraded");
+
+/// The most copies that are on their way at a time.
+const MAX_SHADOWS: usize = 64;
+/// How long a copy may take.
+const SHADOW_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Who asks, and by which way.
+pub struct Origin {
+    /// What handlers know of the request.
+    pub context: Context,
+    /// Where it comes from.
+    pub forwarded: ForwardedFor,
+    /// How much the node has switched off.
+    pub level: Level,
+}
+
+/// Carries requests. One for each gateway.
+pub struct Dispatch {
+    upstreams: Arc<Upstreams>,
+    answers: Arc<Answers>,
+    shadows: Shadows,
+    replay: BodyLimits,
+    world: World,
+}
+
+/// What one request needs on its way to any target.
+struct Errand<'a> {
+    router: &'a Arc<Router<Context>>,
+    origin: &'a Origin,
+    route: &'a Arc<Route>,
+    deadline: Option<Instant>,
+    sticky: Option<u64>,
+}
+
+impl Dispatch {
+    /// `replay` bounds what is read so that it can be asked twice.
+    #[must_use]
+    pub fn new(
+        upstreams: Arc<Upstreams>,
+        options: AnswersOptions,
+        metrics: ShadowMetrics,
+        replay: BodyLimits,
+        world: World,
+        tasks: TaskGroup,
+    ) -> Self {
+        Self { upstreams, answers: Arc::new(Answers::new(options)), shadows: Shadows::new(MAX_SHADOWS, metrics, tasks), replay, world }
+    }
+
+    /// Answers a request of a route.
+    ///
+    /// # Errors
+    /// The target's, when nothing stands in for it; `deadline_exceeded` after the route's time.
+    pub async fn answer(
+        &self,
+        router: &Arc<Router<Context>>,
+        route: &Arc<Route>,
+        origin: Origin,
+        mut request: Request,
+    ) -> Result<Response> {
+        let deadline = route.timeout.map(|time| Instant::now() + time);
+        let (target, sticky) = self.target(route, &origin, &request);
+        route.request_headers.apply(request.headers_mut());
+        let errand = Errand { router, origin: &origin, route, deadline, sticky };
+        let is_copied =
+            route.shadow.as_ref().is_some_and(|shadow| (self.world.random.next_u64() >> 32) as u32 <= shadow.share && shadow.share > 0);
+        let degraded = route.degrade.iter().rfind(|(spec, _)| origin.level.number() >= spec.level);
+        let standby = !route.fallbacks.is_empty() || !route.degrade.is_empty() || is_copied;
+        let replay = if standby { Replay::take(&mut request, &self.replay).await? } else { None };
+        if let Some((spec, _)) = degraded
+            && let Some((seconds, replay)) = spec.stale_seconds.zip(replay.as_ref())
+            && let Some(answer) = self.answers.find(route, replay, Duration::from_secs(seconds.into()), &self.world)
+        {
+            return Ok(marked(answer, &DEGRADED, "stale"));
+        }
+        let copy = match (&replay, is_copied) {
+            (Some(replay), true) => Some(self.shadows.begin(replay, &errand, &self.upstreams)),
+            _ => None,
+        };
+        let mut answer = self.first(&errand, target, degraded, replay.as_ref(), request).await;
+        if route.keeps_answers()
+            && let (Ok(good), Some(replay)) = (&answer, &replay)
+        {
+            self.answers.keep(route, replay, good, &self.world);
+        }
+        if needs_help(&answer) {
+            answer = self.stand_in(&errand, answer, replay.as_ref()).await;
+        }
+        let mut answer = answer?;
+        if let Some(copy) = copy.flatten() {
+            copy.compare(&answer);
+        }
+        if route.has_several_targets() {
+            name(answer.headers_mut(), &TARGET, &target.name);
+        }
+        route.response_headers.apply(answer.headers_mut());
+        Ok(answer)
+    }
+
+    /// Asks the target, or what a node under load puts in its place.
+    async fn first(
+        &self,
+        errand: &Errand<'_>,
+        target: &Target,
+        degraded: Option<&(DegradeSpec, Option<Model>)>,
+        replay: Option<&Replay>,
+        request: Request,
+    ) -> Result<Response> {
+        let Some((spec, model)) = degraded else { return self.ask(errand, target, request).await };
+        let outside = model.is_none() && matches!(target.to, To::Upstream(_));
+        let lighter = replay.filter(|_| !spec.parameters.is_empty()).and_then(|replay| replay.with_parameters(&spec.parameters, outside));
+        let word = lighter.as_ref().map(|_| "parameters".to_owned());
+        let request = lighter.map_or(request, |lighter| lighter.request());
+        let (answer, word) = match model {
+            Some(model) => (self.model(errand, model, request).await, Some(model.describe())),
+            None => (self.ask(errand, target, request).await, word),
+        };
+        answer.map(|answer| match word {
+            Some(word) => marked(answer, &DEGRADED, &word),
+            None => answer,
+        })
+    }
+
+    /// The target of a request, and the number of the caller where that matters.
+    fn target<'r>(&self, route: &'r Route, origin: &Origin, request: &Request) -> (&'r Target, Option<u64>) {
+        let principal = &origin.context.principal;
+        let sticky = route.sticky.as_ref().and_then(|sticky| key(sticky, &principal.tenant, principal.user.0, origin, request.headers()));
+        let host = host(request);
+        let asked = Asked {
+            method: request.method(),
+            path: request.uri().path(),
+            host: &host,
+            headers: request.headers(),
+            tenant: &principal.tenant,
+            model: None,
+        };
+        (route.target(&asked, sticky.unwrap_or_else(|| self.world.random.next_u64())), sticky)
+    }
+
+    async fn ask(&self, errand: &Errand<'_>, target: &Target, request: Request) -> Result<Response> {
+        match &target.to {
+            To::Model(model) => self.model(errand, model, request).await,
+            To::Upstream(name) => upstream(&self.upstreams, errand, name, request).await,
+        }
+    }
+
+    async fn model(&self, errand: &Errand<'_>, model: &Model, request: Request) -> Result<Response> {
+        within(errand.deadline, to_model(errand, model, request)).await
+    }
+
+    /// Asks those who stand in, in turn.
+    async fn stand_in(&self, errand: &Errand<'_>, mut failed: Result<Response>, replay: Option<&Replay>) -> Result<Response> {
+        for fallback in &errand.route.fallbacks {
+            let (answer, word) = match (fallback, replay) {
+                (Fallback::Static { status, content_type, body }, _) => (Ok(fixed(*status, content_type, body)), "static"),
+                (Fallback::Cached(age), Some(replay)) => match self.answers.find(errand.route, replay, *age, &self.world) {
+                    Some(answer) => (Ok(answer), "cached"),
+                    None => continue,
+                },
+                (Fallback::Target(target), Some(replay)) => (self.ask(errand, target, replay.request()).await, target.name.as_str()),
+                (_, None) => continue,
+            };
+            if !needs_help(&answer) {
+                return answer.map(|answer| marked(answer, &FALLBACK, word));
+            }
+            failed = failed.or(answer);
+        }
+        failed
+    }
+}
+
+/// Asks a model of this node.
+async fn to_model(errand: &Errand<'_>, model: &Model, mut request: Request) -> Result<Response> {
+    let path = model.path(request.uri().path());
+    let path = path.ok_or_else(|| Error::new(Reason::RouteNotFound, "the route names no model, and neither does the path"))?;
+    set_path(&mut request, &path)?;
+    let found = errand.router.find(request.method(), &path)?;
+    plinth_identity::authorise(&errand.origin.context.principal, found.route.access)?;
+    found.route.handler.call(request, found.params, errand.origin.context.clone()).await
+}
+
+/// Asks an upstream of the tenant, or one of the default tenant that all share.
+async fn upstream(upstreams: &Arc<Upstreams>, errand: &Errand<'_>, name: &plinth_types::Label, mut request: Request) -> Result<Response> {
+    let own = upstreams.get(&errand.route.tenant, name);
+    let found = own.or_else(|| upstreams.get(&TenantName::default_tenant(), name));
+    let found = found.ok_or_else(|| Error::new(Reason::UpstreamUnavailable, "the route's upstream does not exist any more"))?;
+    if let Some(path) = errand.route.rewritten(request.uri().path()) {
+        set_path(&mut request, &path)?;
+    }
+    let principal = &errand.origin.context.principal;
+    let own = || key(&Sticky::compile(found.sticky()?), &principal.tenant, principal.user.0, errand.origin, request.headers());
+    let how = Forward {
+        deadline: errand.deadline,
+        sticky: errand.sticky.or_else(own),
+        extra: errand.origin.level.hedges(),
+        forwarded: errand.origin.forwarded.clone(),
+        pass_authorization: false,
+    };
+    if request.headers().contains_key(UPGRADE) {
+        return found.upgrade(request, how).await;
+    }
+    Ok(found.forward(request, how).await?.0)
+}
+
+async fn within(deadline: Option<Instant>, work: impl Future<Output = Result<Response>>) -> Result<Response> {
+    let Some(deadline) = deadline else { return work.await };
+    let late = |_| Err(Error::new(Reason::DeadlineExceeded, "the time that the route allows has passed"));
+    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(late)
+}
+
+/// Whether this is a failure that is not the caller's fault.
+fn needs_help(answer: &Result<Response>) -> bool {
+    match answer {
+        Ok(answer) => matches!(answer.status().as_u16(), 502..=504),
+        Err(error) => matches!(error.class(), Class::Unavailable | Class::RunnerFailed | Class::DeadlineExceeded),
+    }
+}
+
+fn set_path(request: &mut Request, path: &str) -> Result<()> {
+    let text = request.uri().query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let malformed = |_| Error::new(Reason::MalformedRequest, "the path cannot be sent on").field("path");
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.path_and_query = Some(text.parse::<PathAndQuery>().map_err(malformed)?);
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    Ok(())
+}
+
+/// The host that a request is for, without the port.
+pub fn host(request: &Request) -> String {
+    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = request.uri().host().or(header).unwrap_or_default();
+    let end = if host.starts_with('[') { host.find(']').map(|end| end + 1) } else { host.find(':') };
+    host.get(..end.unwrap_or(host.len())).unwrap_or_default().to_owned()
+}
+
+fn key(sticky: &Sticky, tenant: &TenantName, user: u64, origin: &Origin, headers: &HeaderMap) -> Option<u64> {
+    match sticky {
+        Sticky::Header(name) => headers.get(name).map(|value| hash::key(value.as_bytes())),
+        Sticky::Cookie(name) => crate::routes::cookie(headers, name).map(|value| hash::key(value.as_bytes())),
+        Sticky::Tenant => Some(hash::key(tenant.as_str().as_bytes())),
+        Sticky::User => Some(user),
+        Sticky::Address => Some(hash::key(origin.forwarded.address.to_string().as_bytes())),
+    }
+}
+
+fn fixed(status: u16, content_type: &str, body: &str) -> Response {
+    let mut answer = Response::new(plinth_net::Body::full(body.to_owned()));
+    *answer.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+    if let Ok(kind) = HeaderValue::from_str(content_type) {
+        answer.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    answer
+}
+
+fn marked(mut answer: Response, header: &HeaderName, word: &str) -> Response {
+    name(answer.headers_mut(), header, word);
+    answer
+}
+
+fn name(headers: &mut HeaderMap, header: &HeaderName, word: &str) {
+    if let Ok(value) = HeaderValue::from_str(word) {
+        headers.insert(header.clone(), value);
+    }
+}

@@ -1,0 +1,98 @@
+//! What all listeners share: the users' routes, the limits, the level of load, the way to upstreams.
+//!
+//! Invariant: a snapshot's routes, upstreams and limits come into force one table at a time, each whole; a request sees one
+//! table of routes from its beginning to its end.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use http::HeaderMap;
+use plinth_net::{Peer, Request};
+use plinth_policy::overload::Criticality;
+use plinth_store::resources::gateway::CriticalityWord;
+use plinth_types::{Error, Reason, Result};
+
+use crate::dispatch::Dispatch;
+use crate::limits::Limits;
+use crate::overload::Overload;
+use crate::routes::RouteTable;
+
+/// The header by which callers say how urgent a request is.
+pub const CRITICALITY: &str = "x-plinth-criticality";
+/// How long who is refused because of load should stay away.
+const COME_BACK: Duration = Duration::from_secs(2);
+
+/// What all listeners share.
+pub struct Edge {
+    routes: ArcSwap<RouteTable>,
+    /// Limits and bans.
+    pub limits: Arc<Limits>,
+    /// The level of load.
+    pub overload: Arc<Overload>,
+    /// The way to targets.
+    pub dispatch: Dispatch,
+}
+
+impl Edge {
+    /// With no routes yet.
+    #[must_use]
+    pub fn new(limits: Arc<Limits>, overload: Arc<Overload>, dispatch: Dispatch) -> Self {
+        Self { routes: ArcSwap::default(), limits, overload, dispatch }
+    }
+
+    /// Puts a table of routes into force.
+    pub fn follow(&self, routes: RouteTable) {
+        self.routes.store(Arc::new(routes));
+    }
+
+    /// The routes in force.
+    pub(crate) fn routes(&self) -> Guard<Arc<RouteTable>> {
+        self.routes.load()
+    }
+
+    /// The address of a caller: the peer's, or what a trusted proxy says of it.
+    pub(crate) fn address(&self, peer: &Peer, headers: &HeaderMap) -> IpAddr {
+        self.limits.client(peer.remote.ip(), headers)
+    }
+
+    /// Whether the load lets a request in.
+    ///
+    /// # Errors
+    /// `malformed_request` for a word that is none; `over_capacity` when the level does not admit its class.
+    pub(crate) fn admit(
+        &self,
+        request: &Request,
+        (usual, most): (Criticality, Criticality),
+        route: Option<CriticalityWord>,
+    ) -> Result<Criticality> {
+        let said = request.headers().get(CRITICALITY).map(|value| value.to_str().ok().and_then(|text| text.parse::<Criticality>().ok()));
+        let said = match said {
+            Some(None) => {
+                let text = "X-Plinth-Criticality is one of critical, default, sheddable, background";
+                return Err(Error::new(Reason::MalformedRequest, text).field("X-Plinth-Criticality"));
+            }
+            Some(Some(said)) => said,
+            None => route.map_or(usual, criticality),
+        };
+        let class = said.clamp_to(most);
+        let level = self.overload.level();
+        if level.admits(class) {
+            return Ok(class);
+        }
+        let text = format!("the node is under load (L{}) and does not take {class} requests now", level.number());
+        Err(Error::new(Reason::OverCapacity, text).retry_after(COME_BACK))
+    }
+}
+
+/// The class of a record's word.
+#[must_use]
+pub const fn criticality(word: CriticalityWord) -> Criticality {
+    match word {
+        CriticalityWord::Background => Criticality::Background,
+        CriticalityWord::Sheddable => Criticality::Sheddable,
+        CriticalityWord::Default => Criticality::Default,
+        CriticalityWord::Critical => Criticality::Critical,
+    }
+}

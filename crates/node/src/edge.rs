@@ -1,0 +1,144 @@
+//! The listeners, and what they share: limits, users' routes, upstreams, the ladder, certificates.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use plinth_api::{Dialect, Services};
+use plinth_cluster::Snapshot;
+use plinth_config::{Config, LimitsUrl};
+use plinth_gateway::{
+    Aliases, AnswersOptions, Authentication, Dispatch, Edge, Gateway, Limits, MetricsService, Overload, RouteTable, ShadowMetrics,
+    SharedLimits, Upstreams, UpstreamsOptions,
+};
+use plinth_identity::{KeyRing, Refusals};
+use plinth_net::outbound::{OutboundOptions, TlsRoots};
+use plinth_net::tls::{self, TlsContext};
+use plinth_net::{ConnectionLimits, ListenerConfig, Server};
+use plinth_policy::overload::LadderSettings;
+use plinth_runtime::{TaskGroup, World};
+use plinth_store::limits::{RedisLeases, RedisLeasesOptions};
+use plinth_telemetry::Catalogue;
+use plinth_types::{Label, ModelName, TenantName, VersionNumber};
+
+use crate::load::Meter;
+use crate::options;
+
+/// The most connections on the metrics and on the admin listener.
+const SIDE_CONNECTIONS: usize = 64;
+
+/// What all listeners share, and what follows each snapshot.
+#[derive(Clone)]
+pub struct Shared {
+    pub edge: Arc<Edge>,
+    upstreams: Arc<Upstreams>,
+    limits: Arc<Limits>,
+    default_plan: Option<Label>,
+}
+
+impl Shared {
+    pub fn new(config: &Config, catalogue: &Arc<Catalogue>, world: &World, tasks: &TaskGroup) -> Result<Self> {
+        let replay = options::replay(config);
+        let outbound = OutboundOptions { tls: Some(TlsRoots::System), ..OutboundOptions::default() };
+        let upstreams = UpstreamsOptions { outbound, ..UpstreamsOptions::new(replay.clone()) };
+        let upstreams = Upstreams::new(upstreams, world, catalogue.clone(), tasks).context("the machine's certificates")?;
+        let limits = Arc::new(Limits::new(world, catalogue.limits(), options::limits(config)?, shared_limits(config, world, tasks)?));
+        let mut meter = Meter::new();
+        let overload = if config.gateway.ladder {
+            Overload::start(LadderSettings::default(), move || meter.measure(), catalogue.overload_level.clone(), world, tasks)
+        } else {
+            Arc::default()
+        };
+        let answers = AnswersOptions { memory: config.gateway.answers, ..AnswersOptions::default() };
+        let shadows = TaskGroup::child_of(tasks, "shadows");
+        let dispatch = Dispatch::new(upstreams.clone(), answers, ShadowMetrics::new(catalogue), replay, world.clone(), shadows);
+        let default_plan = config.limits.default_plan.as_ref().map(|name| name.parse()).transpose().context("limits.default_plan")?;
+        Ok(Self { edge: Arc::new(Edge::new(limits.clone(), overload, dispatch)), upstreams, limits, default_plan })
+    }
+
+    /// Takes a snapshot with its ring of keys, which says where each tenant stands. Upstreams first, so that no route leads to one that is not
+    /// there yet.
+    pub fn follow(&self, snapshot: &Snapshot, ring: &KeyRing) {
+        let upstreams = snapshot.upstreams.iter().flat_map(|(tenant, all)| all.iter().map(move |(name, record)| (tenant, name, &**record)));
+        self.upstreams.apply(upstreams);
+        let tenants = snapshot.tenants.iter().filter_map(|(name, record)| Some((name, ring.tenant(name.as_str())?.0, &**record)));
+        self.limits.apply(&snapshot.plans, tenants, self.default_plan.as_ref());
+        self.limits.addresses(Some(&snapshot.addresses));
+        self.edge.follow(RouteTable::compile(&snapshot.routes, &Known(snapshot)));
+    }
+}
+
+/// The store that nodes share their limits by.
+fn shared_limits(config: &Config, world: &World, tasks: &TaskGroup) -> Result<Option<SharedLimits>> {
+    let LimitsUrl::Redis(url) = &config.limits.url else { return Ok(None) };
+    let options = RedisLeasesOptions::new(url.expose(), config.limits.timeout);
+    let store = RedisLeases::open(options, world, tasks).context("limits.url")?;
+    let tasks = TaskGroup::child_of(tasks, "limits");
+    Ok(Some(SharedLimits { store, nodes: config.limits.nodes, timeout: config.limits.timeout, tasks }))
+}
+
+/// The aliases of a snapshot.
+struct Known<'s>(&'s Snapshot);
+
+impl Aliases for Known<'_> {
+    fn version(&self, tenant: &TenantName, model: &ModelName, alias: &str) -> Option<VersionNumber> {
+        let entry = self.0.models.get(tenant)?.get(model)?;
+        entry.model.aliases.get(alias).map(|target| target.version)
+    }
+}
+
+/// Who may come in, and where refusals are noted.
+pub struct Door {
+    pub authentication: Authentication,
+    pub refusals: Refusals,
+    pub shared: Shared,
+}
+
+/// Starts the listeners: HTTP, gRPC, metrics, admin.
+pub fn listen(
+    config: &Config,
+    services: &Services,
+    door: &Door,
+    catalogue: &Arc<Catalogue>,
+    world: &World,
+    tasks: &TaskGroup,
+) -> Result<Vec<Server>> {
+    let limits = options::connections(config);
+    let tls = certificates(config, catalogue, world, tasks)?;
+    let gateway = |routes| {
+        let gateway = Gateway::new(routes, door.authentication.clone(), options::hosts(config), catalogue.clone(), world.clone());
+        gateway.map(|gateway| gateway.noting(door.refusals.clone()).behind(door.shared.edge.clone())).context("the table of routes")
+    };
+    let plain = |name, address| ListenerConfig::new(name, address, limits, catalogue.listener(name));
+    let listener = |name, address| ListenerConfig { tls: tls.clone(), ..plain(name, address) };
+    // Scrapers and operators are few; the descriptors belong to the callers of models.
+    let few = ConnectionLimits { max_connections: SIDE_CONNECTIONS, ..limits };
+    let advice = "another program has the port; stop it, or choose another address in [listen]";
+
+    let public = if config.listen.admin.is_some() { plinth_api::oip::routes(services) } else { plinth_api::routes(services) };
+    let mut servers = vec![Server::start(listener("http", config.listen.http), Arc::new(gateway(public)?), tasks).context(advice)?];
+    if let Some(address) = config.listen.grpc {
+        let gateway = gateway(plinth_api::oip::grpc::routes(services))?.speaking(Dialect::Grpc);
+        let grpc = ListenerConfig { limits: options::grpc_connections(config), ..listener("grpc", address) };
+        servers.push(Server::start(grpc, Arc::new(gateway), tasks).context(advice)?);
+    }
+    if let Some(address) = config.listen.metrics {
+        let probe = services.clone();
+        let service = MetricsService::new(catalogue.clone(), world.clone(), move || probe.ready());
+        let side = ListenerConfig { limits: few, ..plain("metrics", address) };
+        servers.push(Server::start(side, Arc::new(service), tasks).context(advice)?);
+    }
+    if let Some(address) = config.listen.admin {
+        let side = ListenerConfig { limits: few, ..listener("admin", address) };
+        servers.push(Server::start(side, Arc::new(gateway(plinth_api::admin_routes(services))?), tasks).context(advice)?);
+    }
+    Ok(servers)
+}
+
+/// The certificates, watched for changes.
+fn certificates(config: &Config, catalogue: &Catalogue, world: &World, tasks: &TaskGroup) -> Result<Option<Arc<TlsContext>>> {
+    let Some(options) = options::tls(config) else { return Ok(None) };
+    let context = TlsContext::load(options, world.clock.clone()).context("[tls]")?;
+    tls::watch(context.clone(), config.tls.reload, tasks);
+    catalogue.tls_certificate_expiry.set_whole(context.earliest_expiry().millis() / 1000);
+    Ok(Some(context))
+}
