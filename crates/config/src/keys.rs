@@ -237,7 +237,7 @@ keys! {
         default_plan: Option<String> = "", "0.1.0";
         /// Users and addresses whose own limits are counted at a time; the table of them grows to 22 bytes for each.
         users: u32 = "1000000", "0.1.0";
-        /// Requests in a second from one address that begin a ban; 0: nobody is banned.
+        /// Requests of one address that were refused within a second and begin a ban; 0: nobody is banned.
         ban_requests: u32 = "500", "0.1.0";
         /// How long the first ban of an address lasts; each further one twice as long.
         ban_time: Duration = "1m", "0.1.0";

@@ -1,5 +1,6 @@
 //! The list itself.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, HOST, ORIGIN};
@@ -105,6 +106,7 @@ impl Gateway {
         };
         let address = edge.address(peer, request.headers());
         edge.limits.door(address, self.world.clock.monotonic())?;
+        seen.address = Some(address);
         if host.is_err() && !edge.routes().welcomes_strangers() {
             host?;
             return Err(Error::internal("a host that is refused was let in"));
@@ -163,6 +165,15 @@ impl Gateway {
         answer.map(|answer| held(answer, entry))
     }
 
+    /// Counts refusals for bans: who is let in may come as often as its limits allow.
+    fn blame(&self, error: &Error, address: Option<IpAddr>) {
+        if let (Some(edge), Some(address), Class::Unauthenticated | Class::Forbidden | Class::OverQuota) =
+            (&self.edge, address, error.class())
+        {
+            edge.limits.blame(address, self.world.clock.monotonic());
+        }
+    }
+
     async fn native(&self, request: Request, principal: Principal, id: &RequestId, found: Match<'_, Context>) -> Result<Response> {
         authorise(&principal, found.route.access)?;
         let context = Context { principal, request_id: id.clone() };
@@ -182,6 +193,8 @@ impl Gateway {
 #[derive(Default)]
 struct Seen {
     who: Option<Who>,
+    /// Where it comes from, once the door has let it pass.
+    address: Option<IpAddr>,
     origin: Option<HeaderValue>,
     /// What a refused caller is told of its limits.
     limits: HeaderMap,
@@ -265,6 +278,7 @@ impl Service for Gateway {
             Err(error) => {
                 record::log(&error, &id, &method, &path);
                 self.note(&error, seen.who, &peer, route);
+                self.blame(&error, seen.address);
                 let dialect = self.dialect.unwrap_or_else(|| Dialect::of_path(&path));
                 // A gRPC answer is always 200; what is counted is what has happened.
                 status = (dialect == Dialect::Grpc).then(|| error.class().status());

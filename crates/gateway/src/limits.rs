@@ -206,7 +206,12 @@ impl Limits {
         client_address(peer, headers, &self.door.lists.load().trusted)
     }
 
-    /// Whether anything from this address may come now, before anything else is known of it. Counts the request for bans.
+    /// Notes that a request from this address was refused, for bans.
+    pub fn blame(&self, address: IpAddr, now: Duration) {
+        self.door.blame(address, now);
+    }
+
+    /// Whether anything from this address may come now, before anything else is known of it.
     ///
     /// # Errors
     /// [`plinth_types::Reason::AddressNotAllowed`], [`plinth_types::Reason::AddressBanned`].

@@ -69,14 +69,20 @@ impl Door {
         if self.exempt.has(address) || lists.trusted.has(address) {
             return None;
         }
-        let BanVerdict::Banned { left, begins } = bans.check(address, now) else { return None };
-        if begins {
-            self.metrics.bans.inc();
-            tracing::warn!(%address, seconds = left.as_secs(), "an address is banned: too many requests");
-        }
-        let text =
-            "too many requests came from this address, and it is banned for a while: come back after the stated time, and more slowly";
+        let BanVerdict::Banned { left, .. } = bans.look(address, now) else { return None };
+        let text = "too many requests of this address were refused, and it is banned for a while: come back after the stated time, and more slowly";
         Some(Error::new(Reason::AddressBanned, text).retry_after(left))
+    }
+
+    /// Counts a request that was refused. Who is let in may come as often as its limits allow.
+    pub fn blame(&self, address: IpAddr, now: Duration) {
+        let Some(bans) = self.bans.as_ref().filter(|_| !self.exempt.has(address) && !self.lists.load().trusted.has(address)) else {
+            return;
+        };
+        if let BanVerdict::Banned { left, begins: true } = bans.check(address, now) {
+            self.metrics.bans.inc();
+            tracing::warn!(%address, seconds = left.as_secs(), "an address is banned: too many of its requests were refused");
+        }
     }
 
     pub fn lift(&self, address: IpAddr, now: Duration) -> bool {
@@ -94,7 +100,10 @@ mod tests {
     }
 
     fn flood(door: &Door, address: &str, requests: u32) -> usize {
-        let pass = |_: &u32| door.pass(address.parse().unwrap(), Duration::from_secs(5)).is_ok();
+        let pass = |_: &u32| {
+            door.blame(address.parse().unwrap(), Duration::from_secs(5));
+            door.pass(address.parse().unwrap(), Duration::from_secs(5)).is_ok()
+        };
         (0..requests).filter(pass).count()
     }
 

@@ -90,6 +90,17 @@ impl Bans {
         Self { settings, seed, sets: sets as u64, shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
+    /// Whether a client is banned, without counting anything.
+    #[must_use]
+    pub fn look(&self, address: IpAddr, now: Duration) -> BanVerdict {
+        let key = key(address);
+        let (shard, at) = self.shard(key);
+        let now = nanos(now);
+        let until =
+            shard.iter().skip(at).take(WAYS).find(|place| place.second != 0 && place.key == key).map_or(0, |place| place.banned_until);
+        if until > now { BanVerdict::Banned { left: Duration::from_nanos(until - now), begins: false } } else { BanVerdict::Pass }
+    }
+
     /// Counts a request and says what to do with it.
     pub fn check(&self, address: IpAddr, now: Duration) -> BanVerdict {
         let (now, key) = (nanos(now), key(address));
