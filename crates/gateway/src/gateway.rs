@@ -10,17 +10,18 @@ use plinth_net::router::NoRoute;
 use plinth_net::{Access, HostRules, Match, Peer, Request, Response, Route, Router, RouterError, Service};
 use plinth_runtime::World;
 use plinth_store::resources::Role;
-use plinth_telemetry::{Catalogue, RouteMetrics};
+use plinth_telemetry::Catalogue;
 use plinth_types::{Error, Reason, Result};
 
 use crate::authenticate::Authentication;
+use crate::record::Counted;
 use crate::{answer, record, request_id};
 
 /// Everything that stands between a connection and a handler.
 pub struct Gateway {
     router: Router<Context>,
     /// Handles beside the routes, and one for requests without a route.
-    metrics: (Vec<RouteMetrics>, RouteMetrics),
+    counted: (Vec<Option<Arc<Counted>>>, Option<Arc<Counted>>),
     catalogue: Arc<Catalogue>,
     authentication: Authentication,
     hosts: HostRules,
@@ -42,9 +43,9 @@ impl Gateway {
         world: World,
     ) -> Result<Self, RouterError> {
         let router = Router::new(routes)?;
-        let by_route = router.routes().iter().map(|route| catalogue.route(route.name)).collect();
-        let metrics = (by_route, catalogue.route("none"));
-        Ok(Self { router, metrics, catalogue, authentication, hosts, world, dialect: None })
+        let of = |route: &str| Counted::new(&catalogue, route, &world.clock);
+        let counted = (router.routes().iter().map(|route| of(route.name)).collect(), of("none"));
+        Ok(Self { router, counted, catalogue, authentication, hosts, world, dialect: None })
     }
 
     /// The same for a listener on which everything is of one protocol, also what has no route.
@@ -87,8 +88,8 @@ impl Service for Gateway {
         let method: Method = request.method().clone();
         let path = request.uri().path().to_owned();
         let found = self.router.find(&method, &path);
-        let metrics = found.as_ref().ok().and_then(|m| self.metrics.0.get(m.index)).unwrap_or(&self.metrics.1);
-        let record = record::begin(metrics, &self.catalogue, &self.world);
+        let counted = found.as_ref().ok().and_then(|m| self.counted.0.get(m.index)).unwrap_or(&self.counted.1);
+        let record = counted.as_ref().map(record::begin);
         let allow = match &found {
             Err(NoRoute::MethodNotAllowed { allow }) => HeaderValue::from_str(allow).ok(),
             _ => None,
@@ -111,7 +112,10 @@ impl Service for Gateway {
             }
         };
         let answer = answer::finish(answer, &id);
-        record.until_sent(answer, status)
+        match record {
+            Some(record) => record.until_sent(answer, status),
+            None => answer,
+        }
     }
 }
 
