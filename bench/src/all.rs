@@ -7,10 +7,10 @@ use anyhow::{Result, bail};
 
 use crate::line::Verdict;
 use crate::setup::Setup;
-use crate::{cache, conv, digits, footprint, isolation, neighbour, perf_analyzer, proxy, sizes, table};
+use crate::{cache, conv, digits, footprint, isolation, metrics, neighbour, perf_analyzer, proxy, sizes, table};
 
-pub const PARTS: [&str; 10] =
-    ["table", "digits", "sizes", "cache", "conv", "neighbour", "isolation", "perf_analyzer", "proxy", "footprint"];
+pub const PARTS: [&str; 11] =
+    ["table", "digits", "sizes", "cache", "conv", "metrics", "neighbour", "isolation", "perf_analyzer", "proxy", "footprint"];
 
 /// How much of everything.
 #[derive(clap::Args)]
@@ -59,6 +59,7 @@ async fn one(setup: &Setup, amount: &Amount, part: &str) -> Result<Verdict> {
         "sizes" => sizes::measure(setup, 1.6 * scale).await,
         "cache" => cache::measure(setup, 5.0 * scale).await,
         "conv" => conv::measure(setup, 6.0 * scale).await,
+        "metrics" => metrics::measure(setup, 1.5 * scale).await,
         "neighbour" => neighbour::measure(setup, 5.0 * scale, 2, 1_000.0).await,
         "isolation" => isolation::measure(setup),
         "proxy" => proxy::measure(setup, 4.0 * scale).await,

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::Result;
+use plinth_engine::testing::onnx_model::ModelBuilder;
+use plinth_types::{DataType, Dim};
 use serde_json::json;
 
 use crate::bare::Bare;
@@ -23,6 +25,8 @@ use crate::sides::{Outcome, Side, Times, interleave, ratio};
 
 const CONNECTIONS: [usize; 2] = [16, 64];
 const SHAPE: [usize; 2] = [1, 64];
+/// What image models take.
+const PICTURE: [usize; 4] = [1, 3, 224, 224];
 
 /// The digits model under another name, for servers other than Plinth.
 pub fn model<'a>(name: &'a str, onnx: &'a [u8]) -> Model<'a> {
@@ -38,6 +42,21 @@ async fn better(variants: Vec<Side>, half: f64) -> Option<String> {
     let outcomes = interleave(&variants, 16, Times { warm_up: half, half }).await;
     let good = outcomes.iter().filter_map(|outcome| Some((outcome.good()?.per_second, &outcome.side)));
     good.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name.clone())
+}
+
+/// A model that returns the first ten values of its input: what it takes and hardly computes.
+fn first_of(shape: &[usize]) -> Vec<u8> {
+    let dims: Vec<Dim> = shape.iter().map(|size| Dim::Fixed(*size as u64)).collect();
+    let number = |n: i64| n.to_le_bytes().to_vec();
+    ModelBuilder::new()
+        .input("x", DataType::Fp32, &dims)
+        .output("y", DataType::Fp32, &[Dim::Fixed(10)])
+        .weights("flat", DataType::Int64, &[1], number(-1))
+        .weights("from", DataType::Int64, &[1], number(0))
+        .weights("to", DataType::Int64, &[1], number(10))
+        .node("Reshape", &["x", "flat"], &["all"])
+        .node("Slice", &["all", "from", "to"], &["y"])
+        .build()
 }
 
 /// Measures and writes `digits`.
@@ -93,15 +112,39 @@ pub async fn measure(setup: &Setup, seconds: f64) -> Result<Verdict> {
     for connections in CONNECTIONS {
         all.push((connections, interleave(&sides, connections, Times { warm_up: 0.5_f64.min(half), half }).await));
     }
+    // What a binary body saves grows with the tensor: one picture as image models take it, over the same connections.
+    let large_at = directory.path().join("picture");
+    std::fs::create_dir_all(&large_at)?;
+    std::fs::write(large_at.join("model.onnx"), first_of(&PICTURE))?;
+    node.push("picture", &large_at, true)?;
+    let (json, binary) = (body::json("x", &PICTURE), body::binary("x", &PICTURE));
+    let side = |name: &str, body: &Body| Ok::<_, anyhow::Error>(Side::new(name, http(&node.infer_url("picture"), body, key)?));
+    let pictures = [side("Plinth JSON, 3 × 224 × 224 floats", &json)?, side("Plinth binary, 3 × 224 × 224 floats", &binary)?];
+    let pictures = interleave(&pictures, CONNECTIONS[0], Times { warm_up: 0.5_f64.min(half), half }).await;
+
     let why = |result: &Result<(), String>| result.clone().err().unwrap_or_else(|| "a side failed".to_owned());
-    let lines =
+    let mut lines =
         judge(&all, &why(&triton.as_ref().map(|_| ()).map_err(Clone::clone)), &why(&mlserver.as_ref().map(|_| ()).map_err(Clone::clone)));
+    let what = "Plinth: binary HTTP over JSON with 3 × 224 × 224 floats in and 10 out, 16 connections";
+    let trouble = pictures.iter().find_map(Outcome::trouble).unwrap_or_default();
+    lines.push(match ratio(pictures.last(), pictures.first()) {
+        Some(ratio) => Line::plain(what, format!("{ratio:.2} ×")),
+        None => Line::plain(what, format!("not measured: {trouble}")),
+    });
+    for (connections, outcomes) in &all {
+        let of = |wanted: &str| outcomes.iter().find(|outcome| outcome.side == wanted);
+        if let Some(ratio) = ratio(of("bare binary"), of("bare JSON")) {
+            lines.push(Line::plain(format!("bare server: binary HTTP over JSON, {connections} connections"), format!("{ratio:.2} ×")));
+        }
+    }
+    let mut shown = all.clone();
+    shown.push((CONNECTIONS[0], pictures.clone()));
     let chosen = format!(
         "Triton's variant: {}. MLServer's variant: {}.",
         triton_model.as_deref().unwrap_or("none, it is not there"),
         ml_model.as_deref().unwrap_or("none, it is not there")
     );
-    let text = format!("{}\n{chosen}\n", table(&all)?);
+    let text = format!("{}\n{chosen}\n", table(&shown)?);
     setup.finish(&Part {
         name: "digits",
         title: "The digits model beside other servers",
@@ -113,7 +156,7 @@ pub async fn measure(setup: &Setup, seconds: f64) -> Result<Verdict> {
         lines: &lines,
         text: &text,
         figures: json!({ "cells": all.iter().map(|(connections, outcomes)| json!({ "connections": connections, "sides": outcomes })).collect::<Vec<_>>(),
-                         "triton_variant": triton_model, "mlserver_variant": ml_model }),
+                         "pictures": pictures, "triton_variant": triton_model, "mlserver_variant": ml_model }),
     })
 }
 

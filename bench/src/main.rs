@@ -25,6 +25,7 @@ mod http2;
 mod isolation;
 mod line;
 mod load;
+mod metrics;
 mod neighbour;
 mod page;
 mod perf_analyzer;
@@ -127,6 +128,8 @@ enum Command {
     Cache(Timed),
     /// Measures a convolutional net beside raw ONNX Runtime.
     Conv(Timed),
+    /// Measures what counting and tracing requests cost.
+    Metrics(Timed),
     /// Measures a loaded model while another is loaded.
     Neighbour {
         #[command(flatten)]
@@ -213,6 +216,7 @@ fn main() -> anyhow::Result<()> {
         Command::Sizes(Timed { setup, seconds }) => judge(runtime(1)?.block_on(sizes::measure(&setup, seconds))?),
         Command::Cache(Timed { setup, seconds }) => judge(runtime(1)?.block_on(cache::measure(&setup, seconds))?),
         Command::Conv(Timed { setup, seconds }) => judge(runtime(1)?.block_on(conv::measure(&setup, seconds))?),
+        Command::Metrics(Timed { setup, seconds }) => judge(runtime(1)?.block_on(metrics::measure(&setup, seconds))?),
         Command::Neighbour { timed, rounds, rate } => {
             judge(runtime(1)?.block_on(neighbour::measure(&timed.setup, timed.seconds, rounds, rate))?)
         }

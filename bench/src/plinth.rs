@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use plinth_client::{Client, Options, Secret};
 use plinth_engine::testing::onnx_model;
 use plinth_types::{DataType, Dim};
@@ -76,6 +76,13 @@ impl Home {
         self.key = Some(key.clone());
         node.key = key;
         Ok(node)
+    }
+
+    /// Where a running node shows its metrics.
+    pub fn metrics(&self, node: &Node) -> Result<String> {
+        let file: Value = serde_json::from_slice(&std::fs::read(self.path("data/node.json"))?)?;
+        ensure!(file["pid"].as_u64() == Some(u64::from(node.pid())), "another node runs here");
+        Ok(format!("http://{}", file["metrics"].as_str().context("the node shows no metrics")?))
     }
 
     fn path(&self, name: &str) -> PathBuf {

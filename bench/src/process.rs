@@ -28,7 +28,12 @@ pub fn children(pid: u32) -> Result<usize> {
 
 /// The processor time that this process has used, in user and kernel mode.
 pub fn own_cpu_seconds() -> Result<f64> {
-    let text = std::fs::read_to_string("/proc/self/stat")?;
+    cpu_seconds(std::process::id())
+}
+
+/// The processor time that a process has used, in user and kernel mode.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(of(pid).join("stat")).with_context(|| format!("process {pid} has gone"))?;
     // The name may hold spaces and ends with the last bracket; then comes field 3.
     let (_, fields) = text.rsplit_once(')').context("no fields")?;
     let fields: Vec<&str> = fields.split_whitespace().collect();

@@ -337,11 +337,13 @@ keys! {
         grace: Duration = "24h", "0.1.0";
     }
 
-    /// For the project's own fault tests; never set these on a node that matters.
+    /// For the project's own tests and measurements; never set these on a node that matters.
     testing: Testing {
         /// The crash point at which the process dies; empty: none.
         crash_point: Option<String> = "", "0.1.0";
         /// At which pass of the crash point it dies; 1 is the first.
         crash_pass: u32 = "1", "0.1.0";
+        /// Counts and times requests; false only to measure what that costs.
+        metrics: bool = "true", "0.1.0";
     }
 }

@@ -69,7 +69,8 @@ fn dense() -> Vec<u8> {
 }
 
 async fn compare(group: &TaskGroup) {
-    for side in sides() {
+    let only = std::env::args().nth(1);
+    for side in sides().into_iter().filter(|side| only.as_deref().is_none_or(|only| only == side.name)) {
         let here = in_this_process(&side.model);
         let directory = ModelDirectory::onnx(&side.model);
         let spec = RunnerSpec { shared_memory: plinth_types::ByteSize::mib(256), ..directory.spec(std::env::current_exe().unwrap()) };

@@ -101,8 +101,9 @@ fn serve(socket: &UnixStream) -> Result<u8, FrameError> {
         }
     };
     let loading = Loading { prepared, lanes, region, socket: socket.try_clone()?, max_answer: init.max_answer_bytes };
+    let priority = init.priority;
     std::thread::Builder::new().name("load".to_owned()).stack_size(execute::STACK).spawn(move || {
-        threads::step_back();
+        priority.take();
         loading.run();
     })?;
     // When this returns the process ends, whatever the other threads do: they hold nothing that must be saved.
@@ -123,7 +124,7 @@ struct Prepared {
 fn prepare(init: &Init, instances: usize) -> Result<Prepared, StartFailure> {
     let machine = |error: io::Error| StartFailure::Machine(error.to_string());
     let sandbox = Sandbox::begin();
-    let (engine, baseline, files) = threads::in_the_background(|| {
+    let (engine, baseline, files) = threads::in_the_background(init.priority, || {
         let engine = backend::Engine::open(init.backend, init.onnxruntime.as_deref(), init.provider).map_err(StartFailure::Machine)?;
         let baseline = Baseline::now().map_err(machine)?;
         Ok((engine, baseline, files::read(init)?))

@@ -10,6 +10,7 @@
 //! the same three ways and are taken apart for the requests ([`split`]). A node's task and a runner's thread meet at one
 //! socket, with nobody in between.
 
+mod arrivals;
 mod plan;
 mod receiver;
 mod sender;

@@ -19,10 +19,12 @@ pub mod spec;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+mod active_wait;
 mod channel;
 mod check;
 mod child;
 mod placement;
+mod priority;
 mod region;
 mod sandbox;
 

@@ -11,13 +11,14 @@ use plinth_net::router::NoRoute;
 use plinth_net::{Access, HostRules, Match, Peer, Request, Response, Route, Router, RouterError, Service};
 use plinth_runtime::World;
 use plinth_store::resources::gateway::CostSpec;
-use plinth_telemetry::{Catalogue, RouteMetrics};
+use plinth_telemetry::Catalogue;
 use plinth_types::{Class, Error, Reason, RequestId, Result};
 
 use crate::authenticate::Authentication;
 use crate::dispatch::{self, Origin};
 use crate::edge::Edge;
 use crate::limits::{Caller, Cost, Entry};
+use crate::record::Counted;
 use crate::routes::{self, Asked, Cors, Named};
 use crate::upstream::ForwardedFor;
 use crate::{answer, record, request_id};
@@ -26,7 +27,7 @@ use crate::{answer, record, request_id};
 pub struct Gateway {
     router: Arc<Router<Context>>,
     /// Handles beside the routes, and one for requests without a route.
-    metrics: (Vec<RouteMetrics>, RouteMetrics),
+    counted: (Vec<Option<Arc<Counted>>>, Option<Arc<Counted>>),
     catalogue: Arc<Catalogue>,
     authentication: Authentication,
     hosts: HostRules,
@@ -52,10 +53,10 @@ impl Gateway {
         world: World,
     ) -> Result<Self, RouterError> {
         let router = Router::new(routes)?;
-        let by_route = router.routes().iter().map(|route| catalogue.route(route.name)).collect();
-        let metrics = (by_route, catalogue.route("none"));
+        let of = |route: &str| Counted::new(&catalogue, route, &world.clock);
+        let counted = (router.routes().iter().map(|route| of(route.name)).collect(), of("none"));
         let router = Arc::new(router);
-        Ok(Self { router, metrics, catalogue, authentication, hosts, world, refusals: None, edge: None, dialect: None })
+        Ok(Self { router, counted, catalogue, authentication, hosts, world, refusals: None, edge: None, dialect: None })
     }
 
     /// The same for a listener on which everything is of one protocol, also what has no route.
@@ -263,8 +264,8 @@ impl Service for Gateway {
         let method: Method = request.method().clone();
         let path = request.uri().path().to_owned();
         let found = self.router.find(&method, &path);
-        let metrics = found.as_ref().ok().and_then(|m| self.metrics.0.get(m.index)).unwrap_or(&self.metrics.1);
-        let record = record::begin(metrics, &self.catalogue, &self.world);
+        let counted = found.as_ref().ok().and_then(|m| self.counted.0.get(m.index)).unwrap_or(&self.counted.1);
+        let record = counted.as_ref().map(record::begin);
         let allow = match &found {
             Err(NoRoute::MethodNotAllowed { allow }) => HeaderValue::from_str(allow).ok(),
             _ => None,
@@ -292,7 +293,10 @@ impl Service for Gateway {
             }
         };
         let answer = answer::finish(answer, &id);
-        record.until_sent(answer, status)
+        match record {
+            Some(record) => record.until_sent(answer, status),
+            None => answer,
+        }
     }
 }
 

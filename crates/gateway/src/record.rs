@@ -1,34 +1,44 @@
 //! Counts every request, also the refused ones, until the last byte of its answer has left.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use plinth_net::Response;
-use plinth_runtime::World;
-use plinth_telemetry::{Catalogue, RouteMetrics, UpGuard};
+use plinth_runtime::Clock;
+use plinth_telemetry::{Catalogue, RouteMetrics, UpDownCounter, UpGuard};
 use plinth_types::{Class, Error, RequestId};
 
 /// What nginx calls a request whose client went away; it is counted, never sent.
 const CLIENT_WENT_AWAY: u16 = 499;
 
+/// What a route's requests are counted into. Shared as a whole: each handle of its own would be one more counter of owners
+/// that all processors write to, for each request.
+pub struct Counted {
+    metrics: RouteMetrics,
+    in_flight: UpDownCounter,
+    clock: Arc<dyn Clock>,
+}
+
+impl Counted {
+    /// The handles of a route, unless nothing is counted.
+    pub fn new(catalogue: &Catalogue, route: &str, clock: &Arc<dyn Clock>) -> Option<Arc<Self>> {
+        let (metrics, in_flight) = (catalogue.route(route), catalogue.http_requests_in_flight.clone());
+        metrics.is_on().then(|| Arc::new(Self { metrics, in_flight, clock: clock.clone() }))
+    }
+}
+
 /// A request that is being counted. When it is dropped before it has an answer, its client went away.
 pub struct Record {
-    metrics: RouteMetrics,
-    world: World,
+    counted: Arc<Counted>,
     start: Duration,
     status: u16,
     _in_flight: UpGuard,
 }
 
 /// Begins to count.
-pub fn begin(metrics: &RouteMetrics, catalogue: &Catalogue, world: &World) -> Record {
-    Record {
-        metrics: metrics.clone(),
-        world: world.clone(),
-        start: world.clock.monotonic(),
-        status: CLIENT_WENT_AWAY,
-        _in_flight: catalogue.http_requests_in_flight.hold(),
-    }
+pub fn begin(counted: &Arc<Counted>) -> Record {
+    Record { start: counted.clock.monotonic(), status: CLIENT_WENT_AWAY, _in_flight: counted.in_flight.hold(), counted: counted.clone() }
 }
 
 impl Record {
@@ -41,7 +51,8 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.metrics.record(self.status, self.world.clock.monotonic().saturating_sub(self.start));
+        let Counted { metrics, clock, .. } = &*self.counted;
+        metrics.record(self.status, clock.monotonic().saturating_sub(self.start));
     }
 }
 

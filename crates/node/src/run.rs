@@ -102,10 +102,8 @@ impl Node {
         (started, logs): (Duration, LogControl),
     ) -> Result<Self> {
         let tasks = &groups.node;
-        let catalogue = Arc::new(Catalogue::new(BuildInfo {
-            version: env!("CARGO_PKG_VERSION"),
-            commit: option_env!("PLINTH_COMMIT").unwrap_or("unknown"),
-        }));
+        let build = BuildInfo { version: env!("CARGO_PKG_VERSION"), commit: option_env!("PLINTH_COMMIT").unwrap_or("unknown") };
+        let catalogue = Arc::new(if config.testing.metrics { Catalogue::new(build) } else { Catalogue::silent(build) });
         let policy = options::trust(config)?;
 
         // Stores first; a ledger that is away does not hold the start.

@@ -45,6 +45,10 @@ impl<M> Deref for Single<M> {
 }
 
 impl<M: Metric> Single<M> {
+    fn silence(&mut self) {
+        self.0 = M::off();
+    }
+
     fn write(&self, out: &mut TextWriter, name: &str) {
         self.0.write(out, name, Labels::NONE);
     }
@@ -65,6 +69,14 @@ macro_rules! catalogue {
                 let label_sets_refused = Single::<Counter>::default();
                 let refused: &Counter = &label_sets_refused;
                 Self { $( $field: ($make)(refused), )* build }.with_refused(label_sets_refused)
+            }
+
+            /// A catalogue that counts nothing and shows nothing of what it would have counted: to measure what counting costs.
+            #[must_use]
+            pub fn silent(build: BuildInfo) -> Self {
+                let mut silent = Self::new(build);
+                $( silent.$field.silence(); )*
+                silent
             }
 
             fn write_declared(&self, out: &mut TextWriter) {
@@ -292,6 +304,24 @@ mod tests {
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
         }
         insta::assert_snapshot!(names.into_iter().collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn a_silent_catalogue_counts_nothing_and_works() {
+        let catalogue = Catalogue::silent(BUILD);
+        let model = catalogue.model(ModelLabels { tenant: "t", model: "digits", version: "2" });
+        model.record(Outcome::Ok, Duration::from_millis(3));
+        assert_eq!((model.count(Outcome::Ok), model.duration.count()), (0, 0));
+        let route = catalogue.route("infer");
+        route.record(200, Duration::from_millis(3));
+        assert!(!route.is_on() && Catalogue::new(BUILD).route("infer").is_on());
+        // What the node itself goes by is counted all the same.
+        let held = model.pending.hold();
+        model.memory.watch(std::process::id());
+        assert!(model.pending.value() == 1 && model.memory.bytes() > 0);
+        drop(held);
+        let samples = exposition::parse(&catalogue.render(at(1))).unwrap();
+        assert_eq!(samples.value("plinth_http_requests_total", &[("route", "infer"), ("status", "2xx")]), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub struct Family<M, const N: usize> {
     labels: [&'static str; N],
     limit: usize,
     refused: Counter,
+    off: bool,
     sets: Mutex<BTreeMap<[Box<str>; N], M>>,
 }
 
@@ -25,11 +26,19 @@ impl<M: Metric, const N: usize> Family<M, N> {
     /// An empty family. `refused` counts look-ups that went to the overflow.
     #[must_use]
     pub fn new(labels: [&'static str; N], limit: usize, refused: Counter) -> Self {
-        Self { labels, limit, refused, sets: Mutex::default() }
+        Self { labels, limit, refused, off: false, sets: Mutex::default() }
+    }
+
+    /// From now on it hands out metrics that are [off](Metric::off) and shows none.
+    pub(crate) fn silence(&mut self) {
+        self.off = true;
     }
 
     /// The metric with these label values, made when it is not there. Takes a lock: not for the request path.
     pub fn get(&self, values: [&str; N]) -> M {
+        if self.off {
+            return M::off();
+        }
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let key = values.map(Box::from);
         if let Some(metric) = sets.get(&key) {

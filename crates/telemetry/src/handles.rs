@@ -52,6 +52,12 @@ pub struct RouteMetrics {
 }
 
 impl RouteMetrics {
+    /// Whether requests are counted at all.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.duration.is_on()
+    }
+
     /// Notes an answered request.
     pub fn record(&self, status: u16, duration: Duration) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;

@@ -43,15 +43,22 @@ struct Cell {
 }
 
 /// A histogram of durations.
-#[derive(Clone, Default)]
-pub struct Histogram(Arc<Cells<Cell>>);
+#[derive(Clone)]
+pub struct Histogram(Option<Arc<Cells<Cell>>>);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self(Some(Arc::default()))
+    }
+}
 
 impl Histogram {
     /// Notes one duration.
     pub fn observe(&self, duration: Duration) {
+        let Some(cells) = &self.0 else { return };
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_NANOS.partition_point(|bound| *bound < nanos);
-        let cell = self.0.mine();
+        let cell = cells.mine();
         cell.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         cell.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
@@ -62,9 +69,18 @@ impl Histogram {
         self.buckets().iter().sum()
     }
 
+    /// Whether anything is noted.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.0.iter().flat_map(|cells| cells.all())
+    }
+
     fn buckets(&self) -> [u64; BUCKETS] {
         let mut sums = [0u64; BUCKETS];
-        for cell in self.0.all() {
+        for cell in self.cells() {
             for (sum, bucket) in sums.iter_mut().zip(&cell.buckets) {
                 *sum = sum.wrapping_add(bucket.load(Ordering::Relaxed));
             }
@@ -80,6 +96,9 @@ fn seconds(nanos: u64) -> f64 {
 
 impl Metric for Histogram {
     const KIND: &'static str = "histogram";
+    fn off() -> Self {
+        Self(None)
+    }
     fn write(&self, out: &mut TextWriter, name: &str, labels: Labels<'_>) {
         let buckets = self.buckets();
         let bucket_name = format!("{name}_bucket");
@@ -89,7 +108,7 @@ impl Metric for Histogram {
             let bound = BOUNDS_NANOS.get(index).map_or_else(|| "+Inf".to_owned(), |nanos| seconds(*nanos).to_string());
             out.whole(&bucket_name, labels.and("le", &bound), count);
         }
-        let sum = self.0.all().fold(0u64, |sum, cell| sum.wrapping_add(cell.sum_nanos.load(Ordering::Relaxed)));
+        let sum = self.cells().fold(0u64, |sum, cell| sum.wrapping_add(cell.sum_nanos.load(Ordering::Relaxed)));
         out.real(&format!("{name}_sum"), labels, seconds(sum));
         out.whole(&format!("{name}_count"), labels, count);
     }

@@ -14,13 +14,25 @@ pub trait Metric: Clone + Default + Send + Sync {
     /// Its type in the exposition format.
     const KIND: &'static str;
 
+    /// One that counts nothing, if counting is all that it is for; else one that works and nobody sees.
+    #[must_use]
+    fn off() -> Self {
+        Self::default()
+    }
+
     /// Writes its samples.
     fn write(&self, out: &mut TextWriter, name: &str, labels: Labels<'_>);
 }
 
 /// A number that only grows.
-#[derive(Clone, Default)]
-pub struct Counter(Arc<Cells<AtomicU64>>);
+#[derive(Clone)]
+pub struct Counter(Option<Arc<Cells<AtomicU64>>>);
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self(Some(Arc::default()))
+    }
+}
 
 impl Counter {
     /// Adds one.
@@ -30,18 +42,24 @@ impl Counter {
 
     /// Adds `n`.
     pub fn add(&self, n: u64) {
-        self.0.mine().fetch_add(n, Ordering::Relaxed);
+        if let Some(cells) = &self.0 {
+            cells.mine().fetch_add(n, Ordering::Relaxed);
+        }
     }
 
     /// The value, added up over all threads.
     #[must_use]
     pub fn value(&self) -> u64 {
-        self.0.all().fold(0, |sum, cell| sum.wrapping_add(cell.load(Ordering::Relaxed)))
+        let cells = self.0.iter().flat_map(|cells| cells.all());
+        cells.fold(0, |sum, cell| sum.wrapping_add(cell.load(Ordering::Relaxed)))
     }
 }
 
 impl Metric for Counter {
     const KIND: &'static str = "counter";
+    fn off() -> Self {
+        Self(None)
+    }
     fn write(&self, out: &mut TextWriter, name: &str, labels: Labels<'_>) {
         out.whole(name, labels, self.value());
     }

@@ -22,6 +22,9 @@ pub(crate) const MAX_PACKET: usize = 96 << 10;
 pub(crate) const PIECE: usize = 64 << 10;
 /// The longest header.
 const MAX_HEADER: usize = 24 << 10;
+/// So many tensors fit into a header, whatever their shapes: each is its number, a rank, at most
+/// sixteen dimensions and a span, none of which takes more than ten bytes.
+pub(crate) const SURELY: usize = 64;
 /// Payloads begin at multiples of this, and so do the tensors within them: enough for every element type.
 pub(crate) const ALIGNMENT: usize = 16;
 /// What a socket may hold, where the machine allows it: two batches and a piece.

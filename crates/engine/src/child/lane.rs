@@ -1,8 +1,7 @@
 //! A runner's end of a lane: one thread receives a batch, executes it elsewhere, and answers, again and again.
 //!
 //! Invariants: a batch's bytes are read where they lie, in the packet or in the region; an answer goes out whole or the
-//! process ends. Waiting costs no processor time: waiting actively for a moment after an answer was measured, and did not
-//! pay for what it takes from the other threads of the machine.
+//! process ends; waiting costs processor time only where [`ActiveWait`] finds that it pays.
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
@@ -13,6 +12,7 @@ use bytes::Bytes;
 use plinth_runtime::{Clock, SystemClock};
 use plinth_types::Tensor;
 
+use crate::active_wait::{self, ActiveWait, Went};
 use crate::backend::OutputPlace;
 use crate::channel::frame::FrameError;
 use crate::channel::packet::{self, MAX_PACKET, Packet};
@@ -27,6 +27,7 @@ pub(super) struct Lane {
     socket: OwnedFd,
     region: Whole,
     spare: Arc<Mutex<Option<Box<[u8]>>>>,
+    active: ActiveWait,
 }
 
 /// What has come.
@@ -59,11 +60,11 @@ impl Drop for Packed {
 
 impl Lane {
     pub(super) fn new(socket: OwnedFd, region: Whole) -> Self {
-        Self { socket, region, spare: Arc::default() }
+        Self { socket, region, spare: Arc::default(), active: ActiveWait::default() }
     }
 
     /// Waits for the next batch; `None` when the node has closed the lane.
-    pub(super) fn receive(&self) -> Result<Option<Incoming>, FrameError> {
+    pub(super) fn receive(&mut self) -> Result<Option<Incoming>, FrameError> {
         let Some(packet) = self.wait()? else { return Ok(None) };
         let arrived = SystemClock.monotonic();
         let (execute, payload) = match packet::parse::<Execute>(&packet)? {
@@ -78,18 +79,49 @@ impl Lane {
         Ok(Some(Incoming { execute, payload, arrived }))
     }
 
-    fn wait(&self) -> Result<Option<Bytes>, FrameError> {
+    fn wait(&mut self) -> Result<Option<Bytes>, FrameError> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut memory = spare.unwrap_or_else(|| vec![0; MAX_PACKET].into_boxed_slice());
-        let length = packet::receive(&self.socket, &mut memory, true)?;
+        let length = match self.look(&mut memory)? {
+            Some(length) => length,
+            None => packet::receive(&self.socket, &mut memory, true)?,
+        };
         if length == 0 {
             return Ok(None);
         }
         Ok(Some(Bytes::from_owner(Packed { memory: Some(memory), length, spare: self.spare.clone() })))
     }
 
+    /// Looks for a packet for a moment, where that pays.
+    fn look(&mut self, memory: &mut [u8]) -> io::Result<Option<usize>> {
+        let begun = SystemClock.monotonic();
+        if !self.active.may(begun) {
+            return Ok(None);
+        }
+        let pushed = active_wait::times_pushed();
+        loop {
+            match packet::receive(&self.socket, memory, false) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => {
+                    let length = received?;
+                    self.active.learn(begun, Went::Found);
+                    return Ok(Some(length));
+                }
+            }
+            let now = SystemClock.monotonic();
+            if now - begun >= active_wait::LONGEST {
+                let went = if active_wait::times_pushed() > pushed { Went::Pushed } else { Went::Vain };
+                self.active.learn(now, went);
+                return Ok(None);
+            }
+            for _ in 0..8 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
     /// A payload that found no place in the region. Takes memory as it was announced, or none at all.
-    fn pieces(&self, length: u64) -> Result<Option<Bytes>, FrameError> {
+    fn pieces(&mut self, length: u64) -> Result<Option<Bytes>, FrameError> {
         let mut data = Vec::new();
         let fits = usize::try_from(length).is_ok_and(|length| data.try_reserve_exact(length).is_ok());
         let mut left = length;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::arrivals::Arrivals;
 use super::shared::{LaneEnd, Sent, Shared};
 use super::split::split;
 use super::{Done, Timing};
@@ -25,6 +26,7 @@ pub struct LaneReceiver {
     /// An answer whose bytes are still coming.
     partial: Option<Partial>,
     over: bool,
+    arrivals: Arrivals,
 }
 
 struct Partial {
@@ -35,7 +37,7 @@ struct Partial {
 
 impl LaneReceiver {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, buffer: vec![0; MAX_PACKET], partial: None, over: false }
+        Self { shared, buffer: vec![0; MAX_PACKET], partial: None, over: false, arrivals: Arrivals::default() }
     }
 
     /// The next outcome, in the order of sending; `None` when the runner is gone, and what was outstanding is lost with
@@ -44,7 +46,7 @@ impl LaneReceiver {
         while !self.over {
             let received = tokio::select! {
                 biased;
-                received = self.shared.receive(&mut self.buffer) => received,
+                received = self.arrivals.next(&self.shared, &mut self.buffer) => received,
                 () = self.shared.flushing() => continue,
             };
             match received {

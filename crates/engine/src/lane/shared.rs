@@ -7,7 +7,8 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,11 +45,16 @@ pub(crate) struct Wiring {
 }
 
 pub(crate) struct Shared {
-    socket: AsyncFd<OwnedFd>,
+    /// Non-blocking. Whoever waits for it registers it for as long as he sleeps: a registered socket wakes a thread of the
+    /// runtime with every packet, also one that nobody sleeps for.
+    pub(super) socket: Arc<OwnedFd>,
     pub(super) wiring: Facts,
     book: Mutex<Book>,
     empty: Notify,
     flush: Notify,
+    /// Whether the receiver sleeps and wants to know of the first batch, to look for its answer.
+    pub(super) looks: AtomicBool,
+    pub(super) begun: Notify,
 }
 
 /// The parts of [`Wiring`] that stay as they are.
@@ -57,7 +63,7 @@ pub(super) struct Facts {
     pub metadata: Arc<ModelMetadata>,
     pub max_answer: u64,
     pub end: mpsc::Sender<LaneEnd>,
-    clock: Arc<dyn Clock>,
+    pub clock: Arc<dyn Clock>,
 }
 
 #[derive(Default)]
@@ -129,6 +135,21 @@ impl Drop for Reservation<'_> {
     }
 }
 
+/// A socket that the runtime watches.
+pub(super) struct Watched(pub Arc<OwnedFd>);
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Watches a socket for as long as what is returned lives.
+pub(super) fn registered(socket: &Arc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Watched>> {
+    // SAFETY: the descriptor stays open as long as the registration, and nobody replaces it meanwhile.
+    unsafe { AsyncFd::register_with_interest(Watched(socket.clone()), interest) }.map_err(|error| error.into_parts().1)
+}
+
 /// Why there is no place.
 pub(super) enum NoPlace {
     Busy,
@@ -141,12 +162,13 @@ impl Shared {
         rustix::io::ioctl_fionbio(&wiring.socket, true)?;
         let Wiring { socket, region, metadata, clock, max_answer, end } = wiring;
         Ok(Arc::new(Self {
-            // SAFETY: the descriptor is owned by the registration, and nobody replaces or closes it meanwhile.
-            socket: unsafe { AsyncFd::register(socket) }.map_err(|error| error.into_parts().1)?,
+            socket: Arc::new(socket),
             wiring: Facts { region, metadata, max_answer, end, clock },
             book: Mutex::default(),
             empty: Notify::new(),
             flush: Notify::new(),
+            looks: AtomicBool::new(false),
+            begun: Notify::new(),
         }))
     }
 
@@ -200,6 +222,9 @@ impl Shared {
             book.last = sequence;
             if book.sent.is_empty() {
                 book.oldest_since = self.wiring.clock.monotonic();
+                if self.looks.load(Ordering::Relaxed) {
+                    self.begun.notify_one();
+                }
             }
             book.sent.push_back(sent);
             // At once, so that nobody counts the batch twice.
@@ -216,7 +241,7 @@ impl Shared {
     fn write(&self, book: &mut Book, mut packets: VecDeque<Outgoing>) -> bool {
         if book.outgoing.is_empty() {
             while let Some(first) = packets.front() {
-                match first.send(self.socket.get_ref()) {
+                match first.send(&self.socket) {
                     Ok(()) => drop(packets.pop_front()),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(_) => return false,
@@ -238,24 +263,24 @@ impl Shared {
                 self.flush.notified().await;
                 continue;
             }
-            let written = self.socket.async_io(Interest::WRITABLE, |socket| {
-                let mut book = self.book();
-                while let Some(first) = book.outgoing.front() {
-                    first.send(socket)?;
-                    book.outgoing.pop_front();
-                }
-                Ok(())
-            });
+            let written = async {
+                // A descriptor of its own: the same one cannot be registered beside the reader's.
+                let writable = registered(&Arc::new(self.socket.try_clone()?), Interest::WRITABLE)?;
+                let write = |socket: &Watched| {
+                    let mut book = self.book();
+                    while let Some(first) = book.outgoing.front() {
+                        first.send(&socket.0)?;
+                        book.outgoing.pop_front();
+                    }
+                    Ok(())
+                };
+                writable.async_io(Interest::WRITABLE, write).await
+            };
             if written.await.is_err() {
                 // The reader sees the same end.
                 self.book().outgoing.clear();
             }
         }
-    }
-
-    /// Waits for a packet. Cancel safe.
-    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.async_io(Interest::READABLE, |socket| packet::receive(socket, buffer, false)).await
     }
 
     /// Whether `sequence` is the batch whose answer has to come now, and what it has asked for.

@@ -185,6 +185,44 @@ async fn a_full_region_costs_time_and_nothing_else() {
     assert_eq!(done.unwrap().outcome.unwrap(), vec![large.inputs]);
 }
 
+/// Answers at once, late, and after silence, small and too large for the socket: whichever way the receiver waits just then.
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_and_sleeping_take_turns() {
+    let rig = rig(PAGE);
+    let Rig { mut lane, runner, ends: _ends, .. } = rig;
+    let hand = std::thread::spawn(move || {
+        for round in 0..ROUNDS {
+            let (execute, payload) = runner.receive();
+            if round % 20 >= 10 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if payload.len() as u64 <= INLINE {
+                runner.echo(&execute, &payload);
+                continue;
+            }
+            runner.reply(&answer(&execute, payload.len() as u64, Payload::Pieces(payload.len() as u64)), &[]);
+            for piece in payload.chunks(packet::PIECE) {
+                packet::send(&runner.socket, &[IoSlice::new(&packet::piece()), IoSlice::new(piece)], true).unwrap();
+            }
+        }
+    });
+    for round in 0..ROUNDS {
+        let sent = part(1, if round % 7 == 3 { 600_000 } else { 30 }, 5, &["x"]);
+        if round % 30 == 29 {
+            // Nothing is on its way: the receiver waits for a batch, and then for its answer.
+            assert!(tokio::time::timeout(Duration::from_millis(120), lane.receiver.receive()).await.is_err());
+        }
+        lane.sender.send(batch(round, vec![sent.clone()])).unwrap();
+        let done = tokio::time::timeout(Duration::from_secs(5), lane.receiver.receive()).await.unwrap().unwrap();
+        assert_eq!((done.id, done.outcome.unwrap()), (round, vec![sent.inputs]));
+    }
+    hand.join().unwrap();
+    assert!(lane.receiver.receive().await.is_none());
+}
+
+/// As many as it takes to give looking up, and to try again.
+const ROUNDS: u64 = 120;
+
 #[tokio::test]
 async fn nothing_is_answered_twice_or_unasked() {
     let mut twice = rig(1 << 20);

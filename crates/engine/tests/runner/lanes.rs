@@ -84,6 +84,21 @@ async fn four_instances_agree() {
     assert_eq!(right.load(std::sync::atomic::Ordering::Relaxed), 800);
 }
 
+/// Requests in quick succession and after silence: the runner waits with open eyes for some and asleep for others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_answers_however_it_waits() {
+    let runner = start(with_instances(&ModelDirectory::villain(""), 1)).await;
+    let mut lane = runner.take_lanes().remove(0);
+    for id in 0..200 {
+        if id % 4 == 3 {
+            tokio::time::sleep(Duration::from_micros(id * 10)).await;
+        }
+        lane.sender.send(deed(id, if id % 10 < 5 { "delay 0ms" } else { "delay 1ms" })).unwrap();
+        let done = tokio::time::timeout(SOON, lane.receiver.receive()).await.unwrap().unwrap();
+        assert!(done.id == id && done.outcome.is_ok(), "{done:?}");
+    }
+}
+
 /// A model that echoes bytes, and large inputs for it.
 async fn echo(region: ByteSize) -> Runner {
     let model = ModelDirectory::onnx(&onnx_model::identity(DataType::Uint8, &[Dim::Any]));

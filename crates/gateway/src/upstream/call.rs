@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use http::Method;
 use http::request::Parts;
+use http::{HeaderName, Method};
 use plinth_net::Response;
 use plinth_net::outbound::{Deadlines, OutBody, OutboundError};
 use plinth_policy::balance::hash;
@@ -30,6 +30,8 @@ use super::flight::Flight;
 use super::pool::{Kind, Pool, Wish};
 use super::verdict::{Verdict, public};
 use super::{Attempted, Forward};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A request on its way.
 pub(super) struct Call<'a> {
@@ -52,6 +54,8 @@ struct Done {
     again: Outcome,
     /// How long the endpoint asked for peace.
     hold: Option<Duration>,
+    /// When it ended, or its answer began.
+    now: Duration,
 }
 
 impl Done {
@@ -82,7 +86,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// `upstream_unavailable` when nobody may be asked; those of [`public`].
-    pub(super) async fn answer(self, body: OutBody) -> Result<(Response, Attempted), Error> {
+    pub(super) async fn answer(&self, body: OutBody) -> Result<(Response, Attempted), Error> {
         let pool = self.pool;
         pool.shared.budget.requested(self.began);
         let again = if self.extra { body.replay() } else { None };
@@ -105,16 +109,17 @@ impl<'a> Call<'a> {
     fn close(&self, settled: Settled) -> Result<(Response, Attempted), Error> {
         let Settled { done, attempts, hedged, .. } = settled;
         let endpoint = self.pool.places().get(done.at).map_or(0, |place| place.index);
+        let done_at = done.now;
         let answer = done.answer.map_err(public);
         let status = answer.as_ref().map_or_else(|error| error.class().status(), |answer| answer.status().as_u16());
-        self.pool.metrics.answered(status, self.pool.now().saturating_sub(self.began));
+        self.pool.metrics.answered(status, done_at.saturating_sub(self.began));
         Ok((answer?, Attempted { endpoint, attempts, hedged }))
     }
 
     /// One attempt.
     async fn run(&self, mut flight: Flight, body: OutBody) -> Done {
         let (pool, at) = (self.pool, flight.at());
-        let Some(place) = pool.places().get(at) else { return Done::nowhere(at) };
+        let Some(place) = pool.places().get(at) else { return Done::nowhere(at, self.began) };
         let answer = place.core.client.send_head(&self.parts, body, &self.deadlines).await;
         let now = pool.now();
         let latency = now.saturating_sub(flight.began());
@@ -132,7 +137,7 @@ impl<'a> Call<'a> {
             pool.shared.hedge.observe(now, latency);
         }
         let answer = answer.map(|answer| answer.map(|body| flight.follow(body)));
-        Done { at, answer, again: verdict.again, hold }
+        Done { at, answer, again: verdict.again, hold, now }
     }
 
     /// After what time a second copy may be sent.
@@ -197,7 +202,7 @@ impl<'a> Call<'a> {
             settled.tried.push(flight.at());
             settled.attempts += 1;
             // The failed answer is let go first: its connection may be the last one.
-            settled.done = Done::nowhere(flight.at());
+            settled.done = Done::nowhere(flight.at(), now);
             settled.done = self.run(flight, copy).await;
             if settled.done.is_good() {
                 return settled;
@@ -223,8 +228,8 @@ impl<'a> Call<'a> {
 
 impl Done {
     /// In place of an attempt that was not made, or whose answer was let go.
-    fn nowhere(at: usize) -> Self {
-        Self { at, answer: Ok(Response::default()), again: Outcome::Cancelled, hold: None }
+    fn nowhere(at: usize, now: Duration) -> Self {
+        Self { at, answer: Ok(Response::default()), again: Outcome::Cancelled, hold: None, now }
     }
 }
 
@@ -240,5 +245,5 @@ async fn first_good(first: Pin<&mut impl Future<Output = Done>>, second: Pin<&mu
 /// Whether to carry it out twice is to carry it out once (RFC 9110, 9.2.2), or its sender has seen to that.
 fn is_idempotent(parts: &Parts) -> bool {
     let by_method = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE);
-    by_method || parts.headers.contains_key("idempotency-key")
+    by_method || parts.headers.contains_key(IDEMPOTENCY_KEY)
 }

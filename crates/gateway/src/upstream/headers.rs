@@ -4,9 +4,11 @@
 //! naming them in `Connection`; what a client that is not a trusted proxy says of who it is, and everything in our own name space
 //! (`x-plinth-*`), goes too; each passage is counted, and a request that passed too often ends here.
 
-use std::fmt::Write;
-use std::net::IpAddr;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, FORWARDED, TE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use plinth_net::outbound::strip_hop_by_hop;
@@ -72,32 +74,60 @@ fn passes(name: &str, trusted: bool) -> bool {
 
 /// Says who asks: added to what a trusted proxy said.
 fn tell(headers: &mut HeaderMap, from: &ForwardedFor) {
-    if let Ok(value) = HeaderValue::try_from(from.peer.to_canonical().to_string()) {
+    let (element, address) = element(from);
+    // The address is a part of the element, and so of its memory.
+    if let Ok(value) = HeaderValue::from_maybe_shared(element.slice(address)) {
         headers.append(FORWARDED_FOR, value);
     }
     headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(from.proto));
     if let Some(host) = &from.host {
         headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
     }
-    if let Ok(value) = HeaderValue::try_from(element(from)) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(element) {
         headers.append(FORWARDED, value);
     }
 }
 
-/// As RFC 7239 has it.
-fn element(from: &ForwardedFor) -> String {
-    let mut text = String::with_capacity(96);
-    // Writing into a string does not fail.
-    let _ = match from.peer.to_canonical() {
-        IpAddr::V4(address) => write!(text, "for={address}"),
-        IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
+/// As RFC 7239 has it, and where the address stands in it.
+fn element(from: &ForwardedFor) -> (Bytes, Range<usize>) {
+    let mut text = Vec::with_capacity(128);
+    let address = match from.peer.to_canonical() {
+        IpAddr::V4(address) => {
+            text.extend_from_slice(b"for=");
+            decimal(&mut text, address);
+            4..text.len()
+        }
+        IpAddr::V6(address) => {
+            // Writing into a vector does not fail.
+            let _ = write!(text, "for=\"[{address}]\"");
+            6..text.len() - 2
+        }
     };
-    let host = from.host.as_ref().and_then(|host| host.to_str().ok()).filter(|host| !host.contains(['"', '\\']));
+    let host = from.host.as_ref().map(HeaderValue::as_bytes).filter(|host| host.iter().all(|byte| !matches!(byte, b'"' | b'\\')));
     if let Some(host) = host {
-        let _ = write!(text, ";host=\"{host}\"");
+        for part in [b";host=\"", host, b"\""] {
+            text.extend_from_slice(part);
+        }
     }
-    let _ = write!(text, ";proto={}", from.proto);
-    text
+    text.extend_from_slice(b";proto=");
+    text.extend_from_slice(from.proto.as_bytes());
+    (text.into(), address)
+}
+
+/// As `Display` has it, for each request.
+fn decimal(text: &mut Vec<u8>, address: Ipv4Addr) {
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push(b'.');
+        }
+        if octet >= 100 {
+            text.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            text.push(b'0' + octet / 10 % 10);
+        }
+        text.push(b'0' + octet % 10);
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +186,18 @@ mod tests {
         assert_eq!(all(&sent, "x-forwarded-proto"), ["http"]);
         assert_eq!(all(&sent, "forwarded").len(), 2);
         assert_eq!((all(&sent, "te"), all(&sent, "authorization").len()), (vec!["trailers".to_owned()], 1));
+    }
+
+    #[test]
+    fn addresses_are_written_as_anywhere() {
+        for address in ["0.0.0.0", "255.255.255.255", "10.9.99.100", "192.0.2.7", "2001:db8::1", "::ffff:192.0.2.1"] {
+            let address: IpAddr = address.parse().unwrap();
+            let (text, range) = element(&ForwardedFor::direct(address, "http", None));
+            let plain = address.to_canonical().to_string();
+            assert_eq!(&text[range], plain.as_bytes());
+            let expected = if plain.contains(':') { format!("for=\"[{plain}]\";proto=http") } else { format!("for={plain};proto=http") };
+            assert_eq!(text, expected);
+        }
     }
 
     #[test]
