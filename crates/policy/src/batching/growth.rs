@@ -16,15 +16,11 @@
 //! size, `r` the arrivals to it (both in rows), `n` the rows that wait for it, `d = c - r D(c)` by how much a batch of `c` rows shortens the
 //! queue. In a queue that drains like a fluid at rate `e`, a batch of `c` costs `n (e D(c) - c) + d² / 2` more waiting than the
 //! fluid: rows that its size wastes, and that its rows leave together. The size with the least of that for each row drained
-//! is taken; for `D = a + b c` it is near `d = sqrt(2 n a / b)`. If no size drains the queue, the size with the best rate is taken, where
-//! that is clearly better than the rate of all that waits: with some models company makes every row dearer. Several idle lanes
+//! is taken; for `D = a + b c` it is near `d = sqrt(2 n a / b)`. If no size drains the queue, all that waits goes. Several idle lanes
 //! share what waits where that saves those who wait more than it costs those who come next.
 
 use super::arrivals::Arrivals;
 use super::cost::Cost;
-
-/// By how much the rate of a smaller batch must be better to be taken for its rate alone.
-const CLEARLY: f64 = 1.03;
 
 /// What is known at the moment of the decision. Times are nanoseconds.
 pub(super) struct Moment<'a> {
@@ -108,14 +104,8 @@ impl Moment<'_> {
         let waiting = f64::from(self.rows) / f64::from(self.idle.max(1));
         let halves = (0..10).flat_map(|power| [1u32 << power, 3u32 << power]);
         let mut best = (rows, f64::INFINITY);
-        // By rate, for a queue that no size drains. The whole is the first candidate here too.
-        let mut fastest = (rows, 0.0);
         for size in std::iter::once(rows).chain(self.preferred.iter().copied()).chain(halves).filter(|size| *size <= rows) {
             let Some(lasts) = self.cost.mean(size) else { continue };
-            let reached = f64::from(size) / lasts;
-            if reached > fastest.1 * if fastest.0 == rows { CLEARLY } else { 1.0 } {
-                fastest = (size, reached);
-            }
             let drained = f64::from(size) - rate * lasts;
             if drained <= 0.0 {
                 continue;
@@ -127,7 +117,7 @@ impl Moment<'_> {
                 best = (size, price);
             }
         }
-        if best.1.is_finite() { best.0 } else { fastest.0 }
+        best.0
     }
 
     /// The share of one lane when several are idle.

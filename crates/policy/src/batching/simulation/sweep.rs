@@ -33,7 +33,6 @@ pub fn scenarios() -> Vec<Scenario> {
     let rows_dear = Law::Linear { fixed: 0.2 * MS, each: 0.5 * MS };
     let heavy = Law::Linear { fixed: 5.0 * MS, each: 0.05 * MS };
     let stepped = Law::Stepped { fixed: 0.5 * MS, each: 0.4 * MS, step: 8 };
-    let crowded = Law::Crowded { each: 0.7 * MS, dearer: 1.15 };
     let noisy = Law::Noisy { fixed: 1.0 * MS, each: 0.25 * MS };
     let bursty = Traffic::Bursty { peak: 3.0, on: 10.0 * MS };
     let closed = Traffic::Closed { think: 0.3 * MS };
@@ -50,8 +49,6 @@ pub fn scenarios() -> Vec<Scenario> {
         of("fixed-heavy, closed loop, 2 lanes", heavy, closed, 2, 30.0),
         of("stepped, Poisson, 1 lane", stepped, Traffic::Poisson, 1, 50.0),
         of("stepped, bursty, 3 lanes", stepped, bursty, 3, 50.0),
-        of("crowded, Poisson, 2 lanes", crowded, Traffic::Poisson, 2, 60.0),
-        of("crowded, closed loop, 1 lane", crowded, closed, 1, 60.0),
         of("noisy, Poisson, 1 lane", noisy, Traffic::Poisson, 1, 40.0),
         of("noisy, bursty, 4 lanes", noisy, bursty, 4, 40.0),
     ]

@@ -28,13 +28,6 @@ pub enum Law {
         /// The part for each row.
         each: f64,
     },
-    /// One row costs `each`; in a larger batch every row costs `dearer` times that, as where one row fits the caches and two do not.
-    Crowded {
-        /// A row by itself.
-        each: f64,
-        /// How much dearer it is in company.
-        dearer: f64,
-    },
 }
 
 impl Law {
@@ -44,7 +37,6 @@ impl Law {
         match *self {
             Self::Linear { fixed, each } | Self::Noisy { fixed, each } => fixed + each * f64::from(rows),
             Self::Stepped { fixed, each, step } => fixed + each * f64::from(rows.div_ceil(step) * step),
-            Self::Crowded { each, dearer } => each * f64::from(rows) * if rows > 1 { dearer } else { 1.0 },
         }
     }
 
@@ -52,7 +44,7 @@ impl Law {
         let factor = match self {
             Self::Noisy { .. } if random.share() < 0.01 => 5.0,
             Self::Noisy { .. } => 0.75 + 0.5 * random.share(),
-            Self::Linear { .. } | Self::Stepped { .. } | Self::Crowded { .. } => 1.0,
+            Self::Linear { .. } | Self::Stepped { .. } => 1.0,
         };
         (self.mean(rows) * factor) as u64
     }

@@ -33,16 +33,6 @@ fn beats(name: &str, more: f64, share: f64) {
     }
 }
 
-/// Where company makes rows dearer, a queue that nothing drains is served one by one: more of them, not larger batches.
-#[test]
-fn a_queue_that_nothing_drains_is_served_at_the_best_rate() {
-    let scenario = scenarios().into_iter().find(|known| known.name == "crowded, Poisson, 2 lanes").expect("a scenario of the table");
-    let points = Sweep { loads: vec![1.2], ..sweep() }.run(&scenario);
-    let [point] = &points[..] else { panic!("one load") };
-    assert!(point.learned.goodput > 0.78, "{:.4} of what could be 0.83", point.learned.goodput);
-    assert!(point.learned.batch < 1.2, "{:.2} rows in a batch", point.learned.batch);
-}
-
 macro_rules! sweeps {
     ($($test:ident: $name:literal, $more:literal, $share:literal;)*) => {$(
         #[test]
@@ -64,8 +54,6 @@ sweeps! {
     fixed_heavy_closed_two_lanes: "fixed-heavy, closed loop, 2 lanes", 0.0, 0.95;
     stepped_poisson: "stepped, Poisson, 1 lane", 0.05, 1.0;
     stepped_bursty_three_lanes: "stepped, bursty, 3 lanes", 0.03, 1.03;
-    crowded_poisson_two_lanes: "crowded, Poisson, 2 lanes", 0.05, 1.0;
-    crowded_closed: "crowded, closed loop, 1 lane", 0.0, 1.0;
     noisy_poisson: "noisy, Poisson, 1 lane", 0.05, 1.03;
     noisy_bursty_four_lanes: "noisy, bursty, 4 lanes", 0.02, 1.02;
 }
