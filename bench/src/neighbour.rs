@@ -124,7 +124,7 @@ pub async fn measure(setup: &Setup, seconds: f64, rounds: usize, rate: f64) -> R
         title: "A loaded model while another is loaded",
         how: &format!("{} windows of {seconds:.1} s on each side, {rate:.0} requests/s on a fixed schedule (open loop)", rounds * 2),
         about: "Digits, binary HTTP, 16 connections. In every second pair of windows a model of 500 MB (one table of random bits) is unloaded and loaded without pause through the repository extension. Times \
-                count from when a request was due. What loads runs at SCHED_IDLE, so the kernel gives its processor at once to a request that wakes up; on the virtual machine of these figures the switch nevertheless \
+                count from when a request was due. Also at SCHED_IDLE, with which the kernel gives the processor at once to a request that wakes up, on the virtual machine of these figures the switch \
                 comes 1.7 to 3.6 ms late while the load touches fresh pages: the guest clears them and the host has to find them, because free memory is reported to the host, and meanwhile the virtual processor \
                 takes no interrupt. A thread that copies within memory it already has delays a neighbour at the 99th percentile by 0.15 ms.",
         lines: &lines,

@@ -101,9 +101,8 @@ fn serve(socket: &UnixStream) -> Result<u8, FrameError> {
         }
     };
     let loading = Loading { prepared, lanes, region, socket: socket.try_clone()?, max_answer: init.max_answer_bytes };
-    let priority = init.priority;
     std::thread::Builder::new().name("load".to_owned()).stack_size(execute::STACK).spawn(move || {
-        priority.take();
+        threads::step_back();
         loading.run();
     })?;
     // When this returns the process ends, whatever the other threads do: they hold nothing that must be saved.
@@ -124,7 +123,7 @@ struct Prepared {
 fn prepare(init: &Init, instances: usize) -> Result<Prepared, StartFailure> {
     let machine = |error: io::Error| StartFailure::Machine(error.to_string());
     let sandbox = Sandbox::begin();
-    let (engine, baseline, files) = threads::in_the_background(init.priority, || {
+    let (engine, baseline, files) = threads::in_the_background(|| {
         let engine = backend::Engine::open(init.backend, init.onnxruntime.as_deref(), init.provider).map_err(StartFailure::Machine)?;
         let baseline = Baseline::now().map_err(machine)?;
         Ok((engine, baseline, files::read(init)?))

@@ -24,7 +24,6 @@ mod channel;
 mod check;
 mod child;
 mod placement;
-mod priority;
 mod region;
 mod sandbox;
 

@@ -18,7 +18,6 @@ use crate::channel::message::{FromRunner, Init, StartFailure, ToRunner};
 use crate::channel::{handover, node, packet};
 use crate::check;
 use crate::lane::{Lane, LaneEnd, Shared, Wiring};
-use crate::priority::{self, LoadPriority};
 use crate::region::Region;
 use crate::spec::{ModelMetadata, RunnerError, RunnerExit, RunnerSpec, SandboxReport};
 
@@ -57,17 +56,6 @@ impl Runner {
     /// [`RunnerError::Load`], [`RunnerError::Altered`], [`RunnerError::Start`], [`RunnerError::Crashed`],
     /// [`RunnerError::Deadline`].
     pub async fn start(spec: RunnerSpec, world: &World, tasks: &TaskGroup) -> Result<Self, RunnerError> {
-        let until = tokio::time::Instant::now() + spec.load_timeout;
-        persist(|priority| Self::begin(&spec, priority, until, world, tasks)).await
-    }
-
-    async fn begin(
-        spec: &RunnerSpec,
-        priority: LoadPriority,
-        until: tokio::time::Instant,
-        world: &World,
-        tasks: &TaskGroup,
-    ) -> Result<Begun<Self>, RunnerError> {
         let region = Region::new(spec.shared_memory.0).map_err(|e| not_started(&e))?;
         let instances = spec.instances.clamp(1, MAX_INSTANCES);
         let pairs = (0..instances).map(|_| packet::pair()).collect::<io::Result<Vec<_>>>().map_err(|e| not_started(&e))?;
@@ -83,27 +71,20 @@ impl Runner {
         drop(far);
         channel.set_nonblocking(true).map_err(|e| not_started(&e))?;
         let mut channel = UnixStream::from_std(channel).map_err(|e| not_started(&e))?;
-        let pid = process.pid();
-        let loading = load(spec, priority, &mut channel, &mut process);
-        let loaded = tokio::select! {
-            loaded = tokio::time::timeout_at(until, loading) => loaded.map_err(|_| RunnerError::Deadline("loading"))??,
-            () = starved(|| priority::is_starved(pid)), if priority == LoadPriority::Idle => {
-                tracing::info!(runner = spec.label, "the processor is busy: the load is begun anew with a share of it");
-                return Ok(Begun::Starved);
-            }
-        };
-        let (metadata, sandbox) = loaded;
+        let loading = load(&spec, &mut channel, &mut process);
+        let (metadata, sandbox) =
+            tokio::time::timeout(spec.load_timeout, loading).await.map_err(|_| RunnerError::Deadline("loading"))??;
         let metadata = Arc::new(metadata);
 
         // The first end says all.
         let (end, ends) = mpsc::channel(1);
         let shared = near.into_iter().map(|socket| {
             let (region, metadata, clock, end) = (region.clone(), metadata.clone(), world.clock.clone(), end.clone());
-            Shared::new(Wiring { socket, region, metadata, clock, max_answer: max_answer(spec).0, end })
+            Shared::new(Wiring { socket, region, metadata, clock, max_answer: max_answer(&spec).0, end })
         });
         let shared = shared.collect::<io::Result<Vec<_>>>().map_err(|e| not_started(&e))?;
         let ((wish, wishes), (publish, exit)) = (watch::channel(Wish::Run), watch::channel(None));
-        let (over, say_stop) = (CancellationToken::new(), Arc::new(Notify::new()));
+        let (pid, over, say_stop) = (process.pid(), CancellationToken::new(), Arc::new(Notify::new()));
         let until_over = |name: &'static str, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let task = over.clone().run_until_cancelled_owned(task);
             tasks.spawn(name, OnEnd::Ignore, async move {
@@ -113,7 +94,7 @@ impl Runner {
         until_over("runner-channel", Box::pin(listen(channel, say_stop.clone(), end)));
         until_over("runner-region", Box::pin(region.clone().keep_small()));
         let watch = Watch {
-            label: spec.label.clone(),
+            label: spec.label,
             process,
             lanes: shared.clone(),
             execution_timeout: spec.execution_timeout,
@@ -126,8 +107,7 @@ impl Runner {
         };
         tasks.spawn("runner-watch", OnEnd::Ignore, watch.run());
         let lanes = Mutex::new(shared.iter().cloned().map(Lane::new).collect());
-        let alone = tokio::sync::Mutex::default();
-        Ok(Begun::Loaded(Box::new(Self { metadata, sandbox, pid, region, shared, lanes, alone, wish, exit })))
+        Ok(Self { metadata, sandbox, pid, region, shared, lanes, alone: tokio::sync::Mutex::default(), wish, exit })
     }
 
     /// What the model takes and gives.
@@ -214,48 +194,8 @@ fn max_answer(spec: &RunnerSpec) -> ByteSize {
     spec.shared_memory.max(LEAST_ANSWER_LIMIT)
 }
 
-/// How a start went that did not fail.
-enum Begun<T> {
-    Loaded(Box<T>),
-    /// It got hardly any processor time and was ended.
-    Starved,
-}
-
-/// Begins behind everything else, and once more with a share of the processor if that is starved.
-async fn persist<T, A>(mut begin: impl FnMut(LoadPriority) -> A) -> Result<T, RunnerError>
-where
-    A: Future<Output = Result<Begun<T>, RunnerError>>,
-{
-    for priority in [LoadPriority::Idle, LoadPriority::Low] {
-        if let Begun::Loaded(loaded) = begin(priority).await? {
-            return Ok(*loaded);
-        }
-    }
-    // Nobody looks for it at the second priority.
-    Err(RunnerError::Deadline("loading"))
-}
-
-/// How often a load is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// Returns when a process that loads gets next to nothing of the processor.
-async fn starved(is_it: impl Fn() -> io::Result<bool>) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        // Where the system does not say it, nobody is found starved, and the deadline stands.
-        if is_it().unwrap_or(false) {
-            return;
-        }
-    }
-}
-
 /// Tells the process what to load and waits for what it says, or for its death.
-async fn load(
-    spec: &RunnerSpec,
-    priority: LoadPriority,
-    channel: &mut UnixStream,
-    process: &mut Process,
-) -> Result<(ModelMetadata, SandboxReport), RunnerError> {
+async fn load(spec: &RunnerSpec, channel: &mut UnixStream, process: &mut Process) -> Result<(ModelMetadata, SandboxReport), RunnerError> {
     let said = async {
         let init = Init {
             backend: spec.backend,
@@ -267,7 +207,6 @@ async fn load(
             memory: spec.memory.map(|limit| limit.0),
             cpu_seconds: spec.cpu_seconds,
             max_answer_bytes: max_answer(spec).0,
-            priority,
         };
         // A process that died at once is noticed by its status.
         let _ = node::send(channel, &ToRunner::Init(Box::new(init))).await;
@@ -314,42 +253,4 @@ async fn listen(mut channel: UnixStream, say_stop: Arc<Notify>, end: mpsc::Sende
         Ok(Some(_)) => LaneEnd::Broken("a message that nobody waits for".to_owned()),
         Err(error) => LaneEnd::Broken(error.to_string()),
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_starved_load_is_begun_anew_with_a_share() {
-        let begun = std::cell::RefCell::new(Vec::new());
-        let looks = std::cell::Cell::new(0);
-        let (begun_here, looks_here) = (&begun, &looks);
-        let loaded = persist(|priority| async move {
-            begun_here.borrow_mut().push(priority);
-            if priority == LoadPriority::Low {
-                return Ok(Begun::Loaded(Box::new(7)));
-            }
-            starved(|| {
-                looks_here.set(looks_here.get() + 1);
-                // A look that fails says nothing.
-                if looks_here.get() == 1 { Err(io::Error::other("not known")) } else { Ok(looks_here.get() > 4) }
-            })
-            .await;
-            Ok(Begun::Starved)
-        });
-        assert_eq!(loaded.await.unwrap(), 7);
-        assert_eq!((begun.into_inner(), looks.get()), (vec![LoadPriority::Idle, LoadPriority::Low], 5));
-    }
-
-    #[tokio::test]
-    async fn a_load_that_fails_is_not_begun_anew() {
-        let begun = std::cell::Cell::new(0);
-        let failed: Result<(), _> = persist(|_| {
-            begun.set(begun.get() + 1);
-            std::future::ready(Err(RunnerError::Crashed))
-        })
-        .await;
-        assert!(matches!(failed, Err(RunnerError::Crashed)) && begun.get() == 1);
-    }
 }

@@ -43,8 +43,7 @@
 //! `wrong_shape`, `wrong_type`, `wrong_name`, `missing_output`, `extra_output`, `panic`, `crash`, `abort`, `exit 3`,
 //! `hang`, `leak 10MiB`, `flood_stderr 10MiB`, `garbage`, `close_channel`, `scribble` (writes into the memory that it shares
 //! with the node from now on and without end), `wrong_rows`, and the probes `open_socket`,
-//! `open_file /path`, `write_file /path`, `list /path`, `fork`, `exec`, `signal_node`, `new_code`,
-//! `schedule idle` (or `batch`, `fifo`, `node`: the parent as `idle`), `user`.
+//! `open_file /path`, `write_file /path`, `list /path`, `fork`, `exec`, `signal_node`, `new_code`, `user`.
 
 mod deed;
 mod description;

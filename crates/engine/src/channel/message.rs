@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use plinth_types::ArtifactPath;
 use serde::{Deserialize, Serialize};
 
-use crate::priority::LoadPriority;
 use crate::spec::{BackendKind, FileSpec, ModelMetadata, Provider, SandboxReport};
 
 /// From the node to a runner.
@@ -29,7 +28,6 @@ pub(crate) struct Init {
     pub memory: Option<u64>,
     pub cpu_seconds: Option<u64>,
     pub max_answer_bytes: u64,
-    pub priority: LoadPriority,
 }
 
 /// From a runner to the node.

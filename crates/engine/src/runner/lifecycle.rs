@@ -13,7 +13,6 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::process::Process;
 use crate::lane::{LaneEnd, Shared};
-use crate::priority;
 use crate::spec::RunnerExit;
 
 /// How long a process may take to end after it was asked, or after its channel ended.
@@ -100,10 +99,8 @@ impl Watch {
             () = hung(&lanes, self.execution_timeout) => {}
             () = polite => {
                 if lanes.iter().all(|lane| lane.outstanding() == 0) {
-                    priority::push_back(self.process.pid());
                     self.say_stop.notify_one();
                     let _ = tokio::time::timeout(LAST_WORDS, self.process.ended()).await;
-                    priority::bring_back(self.process.pid());
                 }
             }
         }

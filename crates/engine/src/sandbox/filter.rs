@@ -109,14 +109,6 @@ fn allowed(gpu: bool) -> Result<Rules, BackendError> {
     // `abort` signals itself.
     rules.insert(libc::SYS_tgkill, vec![rule(0, Dword, Eq, own)?]);
     rules.insert(libc::SYS_prlimit64, vec![rule(0, Dword, Eq, 0)?, rule(0, Dword, Eq, own)?]);
-    // Stepping back, and no other change of the policy.
-    rules.insert(
-        libc::SYS_sched_setscheduler,
-        vec![SeccompRule::new(vec![
-            SeccompCondition::new(0, Dword, Eq, 0)?,
-            SeccompCondition::new(1, Dword, Eq, libc::SCHED_IDLE as u64)?,
-        ])?],
-    );
     // For the second filter, which then forbids it.
     rules.insert(libc::SYS_seccomp, vec![]);
     let named = [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA, libc::PR_SET_NO_NEW_PRIVS];

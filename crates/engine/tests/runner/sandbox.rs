@@ -21,22 +21,12 @@ async fn nothing_gets_out() {
         "exec",
         "signal_node",
         "new_code",
-        "schedule batch",
-        "schedule fifo",
-        "schedule node",
     ];
     let outcomes = reports(&runner, &attempts).await;
     for (attempt, outcome) in attempts.iter().zip(outcomes) {
         assert!(outcome.starts_with("refused: "), "{attempt}: {outcome}");
     }
     assert!(!std::path::Path::new("/tmp/plinth-was-here").exists());
-}
-
-#[tokio::test]
-async fn who_executes_may_step_back() {
-    let runner = villain("").await;
-    assert_eq!(reports(&runner, &["schedule idle"]).await, ["allowed"]);
-    assert!(ask(&runner, &[]).await.is_ok());
 }
 
 #[tokio::test]

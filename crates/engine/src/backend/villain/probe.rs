@@ -16,7 +16,6 @@ pub(super) enum Probe {
     Exec,
     SignalNode,
     NewCode,
-    Schedule(String),
     User,
 }
 
@@ -31,7 +30,6 @@ impl Probe {
             "exec" => Self::Exec,
             "signal_node" => Self::SignalNode,
             "new_code" => Self::NewCode,
-            "schedule" => Self::Schedule(rest.to_owned()),
             "user" => Self::User,
             _ => return None,
         })
@@ -47,7 +45,6 @@ impl Probe {
             Self::Exec => std::process::Command::new("/proc/self/exe").status().map(drop),
             Self::SignalNode => signal_parent(),
             Self::NewCode => map_executable(),
-            Self::Schedule(policy) => schedule(&policy),
             Self::User => return rustix::process::getuid().as_raw().to_string(),
         };
         match outcome {
@@ -69,20 +66,6 @@ fn fork() -> io::Result<()> {
 fn signal_parent() -> io::Result<()> {
     // SAFETY: signal 0 only asks whether a signal could be sent.
     if unsafe { libc::kill(libc::getppid(), 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Asks for a scheduling policy for this thread; `node` for its parent.
-fn schedule(policy: &str) -> io::Result<()> {
-    let (whose, policy) = match policy {
-        "idle" => (0, libc::SCHED_IDLE),
-        "batch" => (0, libc::SCHED_BATCH),
-        "fifo" => (0, libc::SCHED_FIFO),
-        // SAFETY: a plain call.
-        _ => (unsafe { libc::getppid() }, libc::SCHED_IDLE),
-    };
-    let parameters = libc::sched_param { sched_priority: i32::from(policy == libc::SCHED_FIFO) };
-    // SAFETY: `parameters` outlives the call that reads it.
-    if unsafe { libc::sched_setscheduler(whose, policy, &raw const parameters) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn map_executable() -> io::Result<()> {
