@@ -15,7 +15,7 @@ mod shadow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HOST, UPGRADE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use plinth_api::Context;
@@ -100,6 +100,8 @@ impl Dispatch {
     ) -> Result<Response> {
         let deadline = route.timeout.map(|time| Instant::now() + time);
         let (target, sticky) = self.target(route, &origin, &request);
+        // The caller's key has done its work; what a route sets in its place is for the target.
+        request.headers_mut().remove(AUTHORIZATION);
         route.request_headers.apply(request.headers_mut());
         let errand = Errand { router, origin: &origin, route, deadline, sticky };
         let is_copied =
@@ -234,7 +236,7 @@ async fn upstream(upstreams: &Arc<Upstreams>, errand: &Errand<'_>, name: &plinth
         sticky: errand.sticky.or_else(own),
         extra: errand.origin.level.hedges(),
         forwarded: errand.origin.forwarded.clone(),
-        pass_authorization: false,
+        pass_authorization: true,
     };
     if request.headers().contains_key(UPGRADE) {
         return found.upgrade(request, how).await;

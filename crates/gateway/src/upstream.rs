@@ -181,6 +181,8 @@ impl Upstreams {
         let metrics = Metrics::new(&self.parts.catalogue, [tenant.as_str(), name.as_str()]);
         match Pool::new(&self.parts, record, metrics, old.map(|old| &*old.pool)) {
             Ok(pool) => {
+                let gone = old.map_or(0, |old| old.record.endpoints.len());
+                pool.metrics.forget_breakers(record.endpoints.len()..gone);
                 let pool = Arc::new(pool);
                 checks::start(&pool, &self.parts);
                 Some(Arc::new(Upstream { record: record.clone(), pool }))

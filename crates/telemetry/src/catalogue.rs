@@ -222,7 +222,7 @@ catalogue! {
     upstream_breaker_state: Family<Gauge, 3>, "plinth_upstream_breaker_state", Gauge::KIND, family(["tenant", "upstream", "endpoint"], UPSTREAM_PART_LIMIT);
     /// Requests in flight at an upstream until their last byte, read each second.
     upstream_in_flight: Family<Gauge, 2>, "plinth_upstream_in_flight", Gauge::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
-    /// Requests that may be in flight at an upstream, as learned; absent where that is off.
+    /// Requests that may be in flight at an upstream, as learned; 0 where that is off.
     upstream_limit: Family<Gauge, 2>, "plinth_upstream_limit", Gauge::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
     /// Connections to an upstream that are open.
     upstream_connections: Family<UpDownCounter, 2>, "plinth_upstream_connections", UpDownCounter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);

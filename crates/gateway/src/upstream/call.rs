@@ -31,6 +31,9 @@ use super::pool::{Kind, Pool, Wish};
 use super::verdict::{Verdict, public};
 use super::{Attempted, Forward};
 
+/// Who is asked to stay away for longer gives that to its caller, and does not keep the request that long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A request on its way.
@@ -185,6 +188,9 @@ impl<'a> Call<'a> {
         }
         loop {
             let now = pool.now();
+            if self.push_back(&settled).is_some_and(|wait| wait > PATIENCE) {
+                return settled;
+            }
             let Ok(wait) = pool.retry().may_retry(&self.attempt(&settled, now), pool.draw()) else { return settled };
             let wanted = |tried| Wish { sticky: self.sticky, tried, kind: Kind::Again };
             // Where one has asked for peace and there is no other, it is free again after the wait.
@@ -212,7 +218,6 @@ impl<'a> Call<'a> {
 
     fn attempt(&self, settled: &Settled, now: Duration) -> retry::Attempt {
         let left = self.deadlines.total.map_or(Duration::MAX, |total| total.saturating_duration_since(Instant::now()));
-        let alone = self.pool.places().len() == 1;
         retry::Attempt {
             outcome: settled.done.again,
             idempotent: self.idempotent,
@@ -220,9 +225,13 @@ impl<'a> Call<'a> {
             attempts: settled.attempts,
             deadline_left: left,
             expected: self.pool.latency(now).unwrap_or_default(),
-            // Where there are others, the gate of the one that asked is enough.
-            push_back: settled.done.hold.filter(|_| alone),
+            push_back: self.push_back(settled),
         }
+    }
+
+    /// How long to stay away at least. Where there are other endpoints, the gate of the one that asked for it is enough.
+    fn push_back(&self, settled: &Settled) -> Option<Duration> {
+        settled.done.hold.filter(|_| self.pool.places().len() == 1)
     }
 }
 

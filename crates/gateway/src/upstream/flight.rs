@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! waiting ──head or error──▶ judged ──all bytes are there──▶ over
-//!    │                          └──────a stream──────▶ streaming ──last byte, or dropped──▶ over
+//!    │                          ├──────a stream──────▶ streaming ──last byte, or dropped──▶ over
+//!    │                          └──────a tunnel──────▶ carrying ──one side closes──▶ over
 //!    └──dropped: the caller went away──▶ over
 //! ```
 //!
@@ -45,6 +46,8 @@ enum Stage {
     /// When, and what to tell the limit.
     Judged(Duration, Sample),
     Streaming(Sample),
+    /// Under no limit any more.
+    Carrying,
 }
 
 impl Flight {
@@ -101,10 +104,22 @@ impl Flight {
         Body::frames(Watched { body, flight: Some(self) })
     }
 
-    /// Ends with what holds it: a tunnel.
-    pub(super) const fn last(mut self) -> Self {
-        self.stage = Stage::Streaming(Sample::Nothing);
+    /// Ends with what holds it: a tunnel. Connections bound those, and not what is learned of answers: an idle one costs no more
+    /// than itself.
+    pub(super) fn carry(mut self) -> Self {
+        if let Stage::Judged(now, sample) = std::mem::replace(&mut self.stage, Stage::Carrying) {
+            self.leave(now, sample);
+        }
         self
+    }
+
+    /// Gives back the place under the limit.
+    fn leave(&self, now: Duration, sample: Sample) {
+        if self.pool.settings().adaptive
+            && let Some(place) = self.place()
+        {
+            place.core.limit.leave(now, sample);
+        }
     }
 
     /// The answer began well and then broke.
@@ -121,6 +136,7 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let (now, sample) = match self.stage {
+            Stage::Carrying => return,
             Stage::Judged(now, sample) => (now, sample),
             Stage::Streaming(sample) => (self.pool.now(), sample),
             Stage::Waiting => {
@@ -132,11 +148,7 @@ impl Drop for Flight {
                 (now, Sample::Nothing)
             }
         };
-        if self.pool.settings().adaptive
-            && let Some(place) = self.place()
-        {
-            place.core.limit.leave(now, sample);
-        }
+        self.leave(now, sample);
     }
 }
 

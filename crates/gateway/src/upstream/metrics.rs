@@ -64,6 +64,12 @@ impl Metrics {
         self.catalogue.upstream_breaker_state.get([tenant, upstream, &index.to_string()])
     }
 
+    /// Takes the breakers of endpoints that are gone out of the exposition.
+    pub(super) fn forget_breakers(&self, indices: impl Iterator<Item = usize>) {
+        let [tenant, upstream] = &self.name;
+        indices.for_each(|index| self.catalogue.upstream_breaker_state.remove([tenant, upstream, &index.to_string()]));
+    }
+
     /// A request has its head, or its error.
     pub(super) fn answered(&self, status: u16, duration: Duration) {
         if let Some(counter) = self.requests.get(usize::from(status / 100).wrapping_sub(1)) {

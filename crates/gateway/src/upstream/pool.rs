@@ -221,7 +221,7 @@ impl Pool {
         let alone = n == 1 && self.settings.health.is_some();
         let panic = self.shared.ejection.route(ready, n) == Routing::Panic && !alone && wish.kind != Kind::Hedge;
         // Everybody was tried: only the last one is left out.
-        let tried = if wish.tried.len() >= n { wish.tried.get(n - 1..).unwrap_or_default() } else { wish.tried };
+        let tried = if wish.tried.len() >= n { wish.tried.last().map_or(&[][..], std::slice::from_ref) } else { wish.tried };
         let may = |at: usize| {
             let place = self.places.get(at).filter(|place| panic || ready == n || place.is_well(now))?;
             let is_again = wish.kind == Kind::Again || wish.kind == Kind::Hedge;

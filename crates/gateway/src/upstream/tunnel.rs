@@ -63,7 +63,7 @@ fn carry(pool: &Arc<Pool>, tunnel: plinth_net::outbound::Tunnel, client: hyper::
     let (tasks, idle) = (pool.tasks(), pool.settings().deadlines.idle);
     let stop = tasks.cancelled().clone();
     tasks.spawn("tunnel", OnEnd::Ignore, async move {
-        let _flight = flight.last();
+        let _flight = flight.carry();
         if let Some(Err(error)) = stop.run_until_cancelled(tunnel.run(client, idle)).await {
             tracing::debug!(%error, "a tunnel to an upstream ended");
         }

@@ -50,9 +50,8 @@ fn show(pool: &Pool, now: Duration) {
     pool.metrics.ready.set_whole(count(&|place| place.is_well(now)));
     pool.metrics.ejected.set_whole(count(&|place| place.core.record.is_ejected(now)));
     pool.metrics.in_flight.set_whole(places.iter().map(|place| u64::from(place.core.load.in_flight())).sum());
-    if pool.settings().adaptive {
-        pool.metrics.limit.set_whole(places.iter().map(|place| u64::from(place.core.limit.limit())).sum());
-    }
+    let limit = places.iter().map(|place| u64::from(place.core.limit.limit())).sum();
+    pool.metrics.limit.set_whole(if pool.settings().adaptive { limit } else { 0 });
     for place in places {
         place.breaker_state.set_whole(match place.core.breaker.state(now) {
             State::Closed => 0,

@@ -146,3 +146,22 @@ async fn checks_take_out_and_bring_back() {
     }
     assert_eq!(names.len(), 2);
 }
+
+#[tokio::test]
+async fn one_that_is_alone_is_asked_again_when_it_said_and_not_much_later() {
+    let fixture = fixture();
+    let [backend] = fixture.backends();
+    let upstream = fixture.apply(&of(std::slice::from_ref(&backend)));
+    backend.act(Act::Peace(503, 1));
+    let began = Instant::now();
+    let repaired = async {
+        until("the first request", || backend.requests() == 1).await;
+        backend.act(Act::Echo);
+    };
+    let (answer, ()) = futures_util::future::join(ask(&upstream, get("/"), how()), repaired).await;
+    assert_eq!((answer.unwrap().0, backend.requests()), (200, 2));
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    backend.act(Act::Peace(503, 30));
+    let (status, .., attempted) = ask(&upstream, get("/"), how()).await.unwrap();
+    assert_eq!((status, attempted.attempts), (503, 1), "that long is the caller's to wait");
+}
