@@ -102,7 +102,9 @@ impl Entry {
 
     /// Whether something was taken of a user's or an address's limit.
     pub(super) fn is_keyed(&self) -> bool {
-        self.claimed >> self.tenant.counters.len() != 0
+        // With all 32 rules the tenant's there is nothing beyond them.
+        let own = u32::try_from(self.tenant.counters.len()).unwrap_or(u32::BITS);
+        self.claimed.checked_shr(own).is_some_and(|keyed| keyed != 0)
     }
 
     /// What was taken by a rule.
