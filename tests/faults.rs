@@ -231,7 +231,8 @@ async fn three_crashes_are_quarantine_and_the_previous_version_serves() {
 
     // The first is tried twice and found guilty; the next one brings the third crash.
     let url = format!("{}/v2/models/m/versions/2/infer", node.http);
-    for (deed, expected) in [("crash", 502), ("crash", 400), ("abort", 503)] {
+    for (deed, before, expected) in [("crash", 0, 502), ("crash", 2, 400), ("abort", 2, 503)] {
+        models::deaths_are_noticed(&node, before).await;
         models::state_is(&node, "m", 2, "ready").await;
         let answer = reqwest::Client::new().post(&url).json(&command(deed)).send().await.unwrap();
         assert_eq!(answer.status(), expected, "{deed}");

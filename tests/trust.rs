@@ -256,7 +256,8 @@ async fn a_strict_node_falls_back_on_its_own_to_what_it_served_before() {
         models::default_is(&node, "m", version).await;
     }
     // Each is tried twice, and the third crash in a minute is one too many.
-    for (deed, answers) in [("crash", &[502][..]), ("abort", &[502, 503])] {
+    for (deed, before, answers) in [("crash", 0, &[502][..]), ("abort", 2, &[502, 503])] {
+        models::deaths_are_noticed(&node, before).await;
         models::state_is(&node, "m", 2, "ready").await;
         let (status, body) = infer(&node, "m", &models::command(deed)).await;
         assert!(answers.contains(&status), "{deed}: {status} {body}");

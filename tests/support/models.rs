@@ -135,3 +135,9 @@ pub fn images() -> Vec<(Vec<f32>, u8)> {
         })
         .collect()
 }
+
+/// Waits until the node has taken notice of so many deaths of runners: a caller may have its answer a moment earlier.
+pub async fn deaths_are_noticed(node: &Node, deaths: usize) {
+    let noticed = || node.log().matches("runner died, starting it again").count() >= deaths;
+    eventually("the deaths are noticed", Duration::from_secs(10), async || noticed().then_some(())).await;
+}
