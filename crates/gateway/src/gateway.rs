@@ -108,10 +108,10 @@ impl Gateway {
         let address = edge.address(peer, request.headers());
         edge.limits.door(address, self.world.clock.monotonic())?;
         seen.address = Some(address);
-        if host.is_err() && !edge.routes().welcomes_strangers() {
-            host?;
-            return Err(Error::internal("a host that is refused was let in"));
-        }
+        let host = match host {
+            Err(refusal) if !edge.routes().welcomes_strangers() => return Err(refusal),
+            host => host,
+        };
         if Cors::is_preflight(request.method(), request.headers())
             && let Some(route) = preflight(edge, &request)
             && let Some(cors) = &route.cors
@@ -140,7 +140,11 @@ impl Gateway {
         let cost = Cost { spec: cost, body: plinth_net::content_length(request.headers()).unwrap_or(0) };
         let entered = edge.limits.enter(Caller::of(&principal, address), operation, cost, self.world.clock.monotonic()).await;
         let entry = entered.map_err(|refused| seen.refused(refused))?;
-        edge.admit(&request, entry.criticality_bounds(), route.as_ref().and_then(|route| route.criticality))?;
+        if let Err(refusal) = edge.admit(&request, entry.criticality_bounds(), route.as_ref().and_then(|route| route.criticality)) {
+            // Who is refused because of load pays nothing.
+            entry.give_back();
+            return Err(refusal);
+        }
         let answer = match route {
             Some(route) => {
                 let proto = if peer.encrypted { "https" } else { "http" };
