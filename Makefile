@@ -21,9 +21,10 @@ demo: need-cargo need-python need-cc claim ## build Plinth and watch it serve ha
 
 ##@ Work on it
 .PHONY: setup build test verify fix bench deny
-setup: need-python ## fetch what cargo does not: ONNX Runtime and the Python packages of the tests
+setup: need-cargo need-python ## fetch what cargo does not: ONNX Runtime, the Python packages of the tests, the example filters
 	@scripts/fetch-onnxruntime.sh
 	@scripts/python-venv.sh
+	@scripts/example-filters.sh
 
 build: need-cargo need-cc claim ## build the release binary
 	@cargo build --locked --release --package plinth --bin plinth

@@ -1,5 +1,8 @@
 //! Users' routes on a whole node: to upstreams and to models, with what stands in for them, and what is refused.
 
+mod door;
+mod overload;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -193,6 +196,27 @@ async fn what_stands_in_says_so() {
     assert_eq!((&said["upstream"], &headers["x-plinth-fallback"]), (&json!("first"), &"cached".parse().unwrap()));
     let (_, headers, said) = ask(node.post("/cached").body("b")).await;
     assert_eq!((&said["sorry"], &headers["x-plinth-fallback"]), (&json!(true), &"static".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn an_answer_that_took_more_than_one_attempt_says_so() {
+    let node = Node::start(NodeOptions::default()).await;
+    let echo = Upstream::start("echo").await;
+    let route = |name: &str, idempotent: Value| {
+        json!({"kind": "route", "name": name, "spec": {
+            "matches": {"path": {"prefix": format!("/{name}")}}, "targets": [{"to": {"upstream": "echo"}}], "idempotent": idempotent
+        }})
+    };
+    let (status, said) =
+        apply(&node, json!([upstream("echo", &[&echo.url]), route("pure", json!(true)), route("once", Value::Null)])).await;
+    assert_eq!(status, 200, "{said}");
+    assert!(!ask(node.post("/pure").body("x")).await.1.contains_key("x-plinth-attempts"), "one is nothing to speak of");
+    echo.broken.store(true, Ordering::SeqCst);
+    let (status, headers, _) = ask(node.post("/pure").body("x")).await;
+    assert_eq!((status, &headers["x-plinth-attempts"], echo.asked()), (503, &"2".parse().unwrap(), 3));
+    let (status, headers, _) = ask(node.post("/once").body("x")).await;
+    assert!(status == 503 && !headers.contains_key("x-plinth-attempts"), "what must not happen twice is the caller's to send again");
+    assert_eq!(echo.asked(), 4);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What whole-system tests share: a node as a child process, and models to serve on it.
 
+pub mod echo;
 pub mod models;
 pub mod node;
 

@@ -7,10 +7,32 @@ use anyhow::{Result, bail};
 
 use crate::line::Verdict;
 use crate::setup::Setup;
-use crate::{cache, conv, digits, footprint, isolation, metrics, neighbour, perf_analyzer, proxy, sizes, table};
+use crate::{
+    cache, conv, digits, endpoints, footprint, isolation, metrics, neighbour, noisy, outage, perf_analyzer, proxy, reloads, replay, sizes,
+    slow_clients, surge, table, tenants,
+};
 
-pub const PARTS: [&str; 11] =
-    ["table", "digits", "sizes", "cache", "conv", "metrics", "neighbour", "isolation", "perf_analyzer", "proxy", "footprint"];
+pub const PARTS: [&str; 19] = [
+    "table",
+    "digits",
+    "sizes",
+    "cache",
+    "conv",
+    "metrics",
+    "neighbour",
+    "isolation",
+    "perf_analyzer",
+    "proxy",
+    "surge",
+    "noisy",
+    "tenants",
+    "replay",
+    "reloads",
+    "outage",
+    "endpoints",
+    "slow_clients",
+    "footprint",
+];
 
 /// How much of everything.
 #[derive(clap::Args)]
@@ -63,6 +85,15 @@ async fn one(setup: &Setup, amount: &Amount, part: &str) -> Result<Verdict> {
         "neighbour" => neighbour::measure(setup, 5.0 * scale, 2, 1_000.0).await,
         "isolation" => isolation::measure(setup),
         "proxy" => proxy::measure(setup, 4.0 * scale).await,
+        "surge" => surge::measure(setup, 6.0 * scale).await,
+        "noisy" => noisy::measure(setup, 4.0 * scale).await,
+        "tenants" => tenants::measure(setup, 8.0 * scale, tenants::Amount::default()).await,
+        "replay" => replay::measure(setup, 120.0 * scale, false).await,
+        "reloads" => reloads::measure(setup, reloads::Amount::default()).await,
+        // An outage and ejections last as long as they last.
+        "outage" => outage::measure(setup, (60.0 * scale).max(6.0)).await,
+        "endpoints" => endpoints::measure(setup, (10.0 * scale).max(5.0)).await,
+        "slow_clients" => slow_clients::measure(setup, (45.0 * scale).max(15.0)).await,
         "perf_analyzer" => perf_analyzer::measure(setup, (1, 16), 300).await,
         _ => footprint::measure(setup, &amount.footprint).await,
     }

@@ -26,6 +26,7 @@ const BACKLOG: usize = 65_536;
 /// A prepared request.
 pub enum Call {
     Http(exchange::Target),
+    Keyed(exchange::Keyed),
     Grpc(http2::Target),
 }
 
@@ -33,6 +34,7 @@ impl Call {
     fn address(&self) -> &str {
         match self {
             Self::Http(target) => &target.address,
+            Self::Keyed(keyed) => &keyed.address,
             Self::Grpc(target) => &target.address,
         }
     }
@@ -224,7 +226,7 @@ enum Wire {
 impl Wire {
     async fn open(call: &Call) -> Result<Self> {
         Ok(match call {
-            Call::Http(_) => Self::Http(exchange::Connection::open(call.address()).await?),
+            Call::Http(_) | Call::Keyed(_) => Self::Http(exchange::Connection::open(call.address()).await?),
             Call::Grpc(_) => Self::Grpc(Box::new(http2::Connection::open(call.address()).await?)),
         })
     }
@@ -232,6 +234,7 @@ impl Wire {
     async fn exchange(&mut self, call: &Call) -> Result<bool> {
         match (self, call) {
             (Self::Http(connection), Call::Http(target)) => Ok(connection.exchange(target).await?.status == 200),
+            (Self::Http(connection), Call::Keyed(keyed)) => Ok(connection.exchange_keyed(keyed).await?.status == 200),
             (Self::Grpc(connection), Call::Grpc(target)) => connection.exchange(target).await,
             _ => bail!("a connection speaks one protocol"),
         }

@@ -18,25 +18,39 @@ mod body;
 mod cache;
 mod conv;
 mod digits;
+mod endpoints;
 mod exchange;
+mod faulty;
 mod footprint;
 mod grpc;
 mod http2;
 mod isolation;
+mod ledger;
 mod line;
 mod load;
+mod member;
 mod metrics;
 mod neighbour;
+mod noisy;
+mod open;
+mod outage;
 mod page;
 mod perf_analyzer;
 mod plinth;
 mod process;
 mod proxy;
+mod reloads;
+mod replay;
 mod rivals;
+mod scrape;
 mod setup;
 mod sides;
 mod sizes;
+mod slow_clients;
+mod steady;
+mod surge;
 mod table;
+mod tenants;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -148,6 +162,63 @@ enum Command {
     },
     /// Measures a proxied echo beside Envoy and HAProxy.
     Proxy(Timed),
+    /// Measures what an outage of an upstream costs, and its end.
+    Outage {
+        #[command(flatten)]
+        setup: setup::Setup,
+        /// Seconds of outage.
+        #[arg(long, default_value_t = 60.0)]
+        seconds: f64,
+    },
+    /// Measures eight endpoints of which k fail.
+    Endpoints {
+        #[command(flatten)]
+        setup: setup::Setup,
+        /// Seconds of faults.
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
+    /// Measures others beside ten thousand slow clients and hostile heads.
+    #[command(name = "slow_clients")]
+    SlowClients {
+        #[command(flatten)]
+        setup: setup::Setup,
+        /// Seconds for each variant.
+        #[arg(long, default_value_t = 45.0)]
+        seconds: f64,
+    },
+    /// Measures five and ten times the peak.
+    Surge(Timed),
+    /// Measures a tenant beside one that asks for a hundred times its quota.
+    Noisy(Timed),
+    /// Serves the same answer, so many at a time and each after so many microseconds, and prints where.
+    #[command(hide = true)]
+    Limited { places: usize, micros: u64 },
+    /// Measures a node with many tenants and keys beside one with a single one.
+    Tenants {
+        #[command(flatten)]
+        timed: Timed,
+        #[command(flatten)]
+        amount: tenants::Amount,
+    },
+    /// Replays an hour of limits with two nodes on one Redis.
+    Replay {
+        #[command(flatten)]
+        setup: setup::Setup,
+        /// How long the processes take for the hour.
+        #[arg(long, default_value_t = 120.0)]
+        seconds: f64,
+        /// The processes take the whole hour.
+        #[arg(long)]
+        hour: bool,
+    },
+    /// Changes and restarts two nodes under load.
+    Reloads {
+        #[command(flatten)]
+        setup: setup::Setup,
+        #[command(flatten)]
+        amount: reloads::Amount,
+    },
     /// Serves the same answer to everything and prints where.
     #[command(hide = true)]
     Echo,
@@ -220,7 +291,16 @@ fn main() -> anyhow::Result<()> {
         Command::Neighbour { timed, rounds, rate } => {
             judge(runtime(1)?.block_on(neighbour::measure(&timed.setup, timed.seconds, rounds, rate))?)
         }
+        Command::Outage { setup, seconds } => judge(runtime(1)?.block_on(outage::measure(&setup, seconds))?),
+        Command::Endpoints { setup, seconds } => judge(runtime(1)?.block_on(endpoints::measure(&setup, seconds))?),
+        Command::SlowClients { setup, seconds } => judge(runtime(1)?.block_on(slow_clients::measure(&setup, seconds))?),
         Command::Proxy(Timed { setup, seconds }) => judge(runtime(1)?.block_on(proxy::measure(&setup, seconds))?),
+        Command::Surge(Timed { setup, seconds }) => judge(runtime(1)?.block_on(surge::measure(&setup, seconds))?),
+        Command::Noisy(Timed { setup, seconds }) => judge(runtime(1)?.block_on(noisy::measure(&setup, seconds))?),
+        Command::Limited { places, micros } => runtime(1)?.block_on(surge::limited(places, Duration::from_micros(micros))),
+        Command::Tenants { timed, amount } => judge(runtime(1)?.block_on(tenants::measure(&timed.setup, timed.seconds, amount))?),
+        Command::Replay { setup, seconds, hour } => judge(runtime(1)?.block_on(replay::measure(&setup, seconds, hour))?),
+        Command::Reloads { setup, amount } => judge(runtime(1)?.block_on(reloads::measure(&setup, amount))?),
         Command::Echo => runtime(1)?.block_on(proxy::echo()),
         Command::Isolation { setup } => judge(isolation::measure(&setup)?),
         Command::PerfAnalyzer { setup, concurrency, window } => {

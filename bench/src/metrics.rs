@@ -24,7 +24,7 @@ const GOAL: f64 = 1.02;
 const CONNECTIONS: usize = 16;
 const SHAPE: [usize; 2] = [1, 64];
 /// Rounds of A B B A, for each body.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 8;
 
 /// One window: requests per second, and microseconds of processor time for each request.
 #[derive(Clone, Copy, serde::Serialize)]

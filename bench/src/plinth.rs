@@ -11,6 +11,7 @@ use plinth_types::{DataType, Dim};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::exchange::{Connection, Target};
 use crate::process;
 use crate::setup::Setup;
 
@@ -22,6 +23,8 @@ pub struct Home {
     directory: tempfile::TempDir,
     binary: PathBuf,
     key: Option<String>,
+    /// How long a start may take.
+    patience: Duration,
 }
 
 impl Home {
@@ -46,7 +49,12 @@ impl Home {
         let all = own.iter().chain(keys).map(|(key, value)| format!("{key} = {value}\n"));
         std::fs::write(directory.path().join("plinth.toml"), all.collect::<String>())?;
         let binary = setup.plinth.canonicalize().context("the binary is not there; `make build` makes it")?;
-        Ok(Self { directory, binary, key: None })
+        Ok(Self { directory, binary, key: None, patience: PATIENCE })
+    }
+
+    /// The same for a node that has much to read.
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Starts a node and returns as soon as it says where it listens.
@@ -85,12 +93,17 @@ impl Home {
         Ok(format!("http://{}", file["metrics"].as_str().context("the node shows no metrics")?))
     }
 
+    /// The node's data directory.
+    pub fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     fn until<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> Result<T> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + self.patience;
         while Instant::now() < end {
             if let Some(found) = look() {
                 return Ok(found);
@@ -141,8 +154,14 @@ impl Node {
 
     /// Pushes a directory as a version of a model and waits until it answers, if it is promoted.
     pub fn push(&self, name: &str, directory: &Path, promote: bool) -> Result<()> {
+        self.push_for(None, name, directory, promote)
+    }
+
+    /// The same for another tenant.
+    pub fn push_for(&self, tenant: Option<&str>, name: &str, directory: &Path, promote: bool) -> Result<()> {
         let mut push = Command::new(&self.binary);
         push.args(["model", "push"]).arg(directory).args(["--name", name]);
+        push.args(tenant.into_iter().flat_map(|tenant| ["--tenant", tenant]));
         if promote {
             push.args(["--promote", "--wait"]);
         }
@@ -151,6 +170,16 @@ impl Node {
         if !output.status.success() {
             bail!("push of {name} failed: {}", String::from_utf8_lossy(&output.stderr));
         }
+        Ok(())
+    }
+
+    /// Applies resources, all or none.
+    pub async fn apply(&self, resources: &Value) -> Result<()> {
+        let body = serde_json::json!({ "resources": resources }).to_string();
+        let target = Target::post(&format!("{}/v1/apply", self.http), body.as_bytes(), None, Some(&self.key))?;
+        let mut connection = Connection::open(&target.address).await?;
+        let answer = connection.exchange(&target).await?;
+        ensure!(answer.status == 200, "resources were refused with {}: {}", answer.status, String::from_utf8_lossy(answer.body));
         Ok(())
     }
 

@@ -1,13 +1,27 @@
 //! What the kernel knows of a process: memory, open files, children.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 /// Resident memory in KiB.
 pub fn resident_kib(pid: u32) -> Result<u64> {
     status(pid, "VmRSS:")
+}
+
+/// The most resident memory that there ever was, in KiB.
+pub fn peak_kib(pid: u32) -> Result<u64> {
+    status(pid, "VmHWM:")
+}
+
+/// Raises the number of files that this process and those it starts may open to what is allowed; at least so many are needed.
+pub fn need_files(least: u64) -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    ensure!(most >= least, "{least} open files are needed and {most} allowed: raise the hard limit (ulimit -Hn) and try again");
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).context("raising the limit of open files")
 }
 
 /// The part of the resident memory that is the process's own: no file's pages.
@@ -45,6 +59,15 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
 pub fn send(pid: u32, signal: Signal) -> Result<()> {
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw).context("not a process id")?;
     kill_process(number, signal).with_context(|| format!("sending a signal to process {pid}"))
+}
+
+/// Puts all threads of this process on one processor.
+pub fn stay_on(processor: usize) -> Result<()> {
+    let mut command = Command::new("taskset");
+    command.args(["-a", "-p", "-c", &processor.to_string(), &std::process::id().to_string()]);
+    let status = command.stdout(Stdio::null()).status().context("running taskset")?;
+    ensure!(status.success(), "taskset failed: this part needs two processors");
+    Ok(())
 }
 
 fn of(pid: u32) -> PathBuf {

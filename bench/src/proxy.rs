@@ -114,8 +114,10 @@ async fn route(node: &crate::plinth::Node, upstream: &str) -> Result<()> {
 
 /// Puts this process, with the threads that it has already, on its processor.
 fn stay() -> Result<()> {
-    let status =
-        Command::new("taskset").args(["-a", "-p", "-c", &OTHERS.to_string(), &std::process::id().to_string()]).stdout(Stdio::null()).status()?;
+    let status = Command::new("taskset")
+        .args(["-a", "-p", "-c", &OTHERS.to_string(), &std::process::id().to_string()])
+        .stdout(Stdio::null())
+        .status()?;
     if status.success() { Ok(()) } else { bail!("taskset failed: this part needs two processors") }
 }
 

@@ -41,7 +41,9 @@ pub struct Setup {
 impl Setup {
     /// One line that says what was measured where.
     pub fn heading(&self, how: &str) -> String {
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        // Of the machine: some parts put themselves on one of them.
+        let cores =
+            std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default().lines().filter(|line| line.starts_with("processor")).count();
         format!(
             "Commit {} · {} · {cores} cores ({}), everything on one machine · {how} · `make bench`",
             self.commit,

@@ -77,6 +77,8 @@ pub enum Command {
     Doctor(commands::doctor::Args),
     /// Push, show, sign, verify, promote and delete models
     Model(commands::model::Args),
+    /// Push, show and delete filters that requests pass
+    Filter(commands::filter::Args),
     /// Ask a model
     Infer(commands::infer::Args),
     /// Make signing keys; create, list and delete API keys

@@ -8,6 +8,7 @@ pub mod config;
 pub mod delete;
 pub mod diff;
 pub mod doctor;
+pub mod filter;
 pub mod gc;
 pub mod get;
 pub mod history;
@@ -32,6 +33,7 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Status(args) => status::run(&args, context),
         Command::Doctor(args) => doctor::run(&args, context),
         Command::Model(args) => model::run(args.command, context),
+        Command::Filter(args) => filter::run(args.command, context),
         Command::Infer(args) => infer::run(&args, context),
         Command::Key(args) => key::run(args.command, context),
         Command::Login(args) => login::run(&args, context),

@@ -38,6 +38,11 @@ impl Context {
         }
     }
 
+    /// The tenant to act for, when one was named.
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
     /// The node's address.
     pub fn server(&self) -> &str {
         &self.server

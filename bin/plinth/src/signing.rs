@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use plinth_client::{plan, wire};
+use plinth_registry::FilterFacts;
 use plinth_registry::signing::{self, Binding, PublicKey, RollbackPermission, SigningKey};
 use plinth_runtime::{Clock, SystemClock, SystemRandom};
 use plinth_store::resources::FileEntry;
@@ -64,6 +65,11 @@ impl Signer {
     pub fn sign(&self, model: &ModelName, version: VersionNumber, files: &[wire::File]) -> Result<String, Failure> {
         let binding = Binding { tenant: Some(TenantName::default_tenant()), model: model.clone(), version };
         Ok(signing::sign(model.as_str(), &entries(files), Some(&binding), &self.0)?)
+    }
+
+    /// Signs a module with its settings as one version of a filter.
+    pub fn sign_filter(&self, facts: FilterFacts<'_>, files: &[FileEntry]) -> Result<String, Failure> {
+        Ok(signing::filter::sign(facts, files, &self.0)?)
     }
 
     /// Signs that an alias may move to an older version.

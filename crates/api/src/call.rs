@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -11,7 +12,7 @@ use plinth_net::{Access, Params, Request, Response, Route, UploadStream};
 use plinth_registry::{Actor, PageQuery};
 use plinth_store::metadata::Revision;
 use plinth_store::objects::ByteStream;
-use plinth_types::{Error, ModelName, Reason, RequestId, Result, VersionNumber};
+use plinth_types::{Error, ModelName, Reason, RequestId, Result, TraceContext, VersionNumber};
 use serde::de::DeserializeOwned;
 
 use crate::Services;
@@ -23,6 +24,10 @@ pub struct Context {
     pub principal: Principal,
     /// Names the request in logs and answers.
     pub request_id: RequestId,
+    /// Where it stands in its trace; `None` for what nobody traces, such as probes.
+    pub trace: Option<TraceContext>,
+    /// Of an inference over gRPC that routes have looked at: which model it said, and which one shall answer.
+    pub routed: Option<Arc<Routed>>,
 }
 
 /// A request on its way into a handler.
@@ -31,6 +36,10 @@ pub struct Call {
     pub principal: Principal,
     /// Names the request in logs and answers.
     pub request_id: RequestId,
+    /// Where it stands in its trace.
+    pub trace: Option<TraceContext>,
+    /// Which model shall answer an inference over gRPC.
+    pub routed: Option<Arc<Routed>>,
     /// The path's parameters, decoded once.
     pub params: Params,
     /// The request; its body is not read yet.
@@ -54,7 +63,8 @@ where
     let services = services.clone();
     let changes = matches!(access, Access::Operate | Access::Admin | Access::Platform) && !matches!(method, Method::GET | Method::HEAD);
     let handler = move |request: Request, params: Params, context: Context| {
-        let call = Call { principal: context.principal, request_id: context.request_id, params, request, services: services.clone() };
+        let Context { principal, request_id, trace, routed } = context;
+        let call = Call { principal, request_id, trace, routed, params, request, services: services.clone() };
         let writable = if changes { services.must_be_writable() } else { Ok(()) };
         let answer = may_use_model(&call).and(writable).map(|()| handler(services.clone(), call));
         async move { answer?.await }
@@ -68,6 +78,44 @@ fn may_use_model(call: &Call) -> Result<()> {
         Some(Ok(model)) => call.principal.must_use(&model),
         // What is no name is refused by whoever reads it.
         _ => Ok(()),
+    }
+}
+
+/// What routes made of an inference over gRPC, whose model stands in the message and not in the path.
+///
+/// Invariant: what was routed is what is executed: a message that turns out to name another model than the one that routes, limits and rights were
+/// asked about is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routed {
+    /// The model that the beginning of the first message names.
+    pub said: String,
+    /// What a route puts in its place.
+    pub target: Option<(ModelName, Option<VersionNumber>)>,
+}
+
+impl Routed {
+    /// The model and version that shall answer for what a message names.
+    ///
+    /// # Errors
+    /// [`Reason::MalformedRequest`] when it names another model than was routed.
+    pub fn answerer(&self, model: ModelName, version: Option<VersionNumber>) -> Result<(ModelName, Option<VersionNumber>)> {
+        if model.as_str() != self.said {
+            let text = "the call was routed by the model that its first message names first, and this is another one: \
+                        name it once, as the first field, and use a stream for one model";
+            return Err(Error::new(Reason::MalformedRequest, text).field("model_name"));
+        }
+        Ok(match &self.target {
+            Some((target, own)) => (target.clone(), own.or(version)),
+            None => (model, version),
+        })
+    }
+}
+
+impl Call {
+    /// Where the request stands in its trace, when it is recorded.
+    #[must_use]
+    pub fn recorded(&self) -> Option<TraceContext> {
+        self.trace.filter(TraceContext::sampled)
     }
 }
 
@@ -170,5 +218,22 @@ impl Call {
     pub fn into_stream(self) -> ByteStream<'static> {
         let limits = self.services.settings.upload;
         UploadStream::new(self.request.into_body(), limits).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_routed_is_what_answers() {
+        let (x, y): (ModelName, ModelName) = ("x".parse().unwrap(), "y".parse().unwrap());
+        let (one, two): (VersionNumber, VersionNumber) = ("1".parse().unwrap(), "2".parse().unwrap());
+        let routed = |target| Routed { said: "x".into(), target };
+        let ask = |routed: &Routed, model: &ModelName, version| routed.answerer(model.clone(), version).map_err(|error| error.reason());
+        assert_eq!(ask(&routed(None), &x, Some(two)), Ok((x.clone(), Some(two))));
+        assert_eq!(ask(&routed(Some((y.clone(), None))), &x, Some(two)), Ok((y.clone(), Some(two))), "the message's version");
+        assert_eq!(ask(&routed(Some((y.clone(), Some(one)))), &x, Some(two)), Ok((y.clone(), Some(one))), "the route's is stronger");
+        assert_eq!(ask(&routed(Some((y.clone(), Some(one)))), &y, None), Err(Reason::MalformedRequest), "another than was looked at");
     }
 }

@@ -12,9 +12,9 @@ mod problem;
 mod reply;
 mod services;
 
-pub use call::{Call, Context};
+pub use call::{Call, Context, Routed};
 pub use dialect::Dialect;
-pub use services::{GrpcSettings, Parts, Probe, Services, Settings, Verifier};
+pub use services::{FilterHost, FilterState, GrpcSettings, Parts, Probe, Services, Settings, Verifier};
 
 use http::Method;
 use plinth_client::wire;

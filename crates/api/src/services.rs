@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use plinth_cluster::Keeper;
 use plinth_identity::refusals::RefusalsReport;
 use plinth_net::{BodyLimits, UploadLimits};
-use plinth_registry::{Registry, Version};
+use plinth_registry::{FilterFacts, Registry, Version};
 use plinth_runtime::{CancellationToken, World};
 use plinth_serving::{Regions, Serving};
 use plinth_store::metadata::Revision;
+use plinth_store::resources::gateway::FilterVersion;
 use plinth_telemetry::LogControl;
 use plinth_types::{Error, Reason, Result, TenantName};
 use tokio::sync::watch;
@@ -26,6 +27,28 @@ pub trait Verifier: Send + Sync {
     /// # Errors
     /// The reason for which this node would refuse the version.
     async fn verify(&self, tenant: &TenantName, version: &Version) -> Result<Option<String>>;
+}
+
+/// Runs filters.
+#[async_trait]
+pub trait FilterHost: Send + Sync {
+    /// Judges, compiles and tries a version whose module is in the object store, as a load would.
+    ///
+    /// # Errors
+    /// The reason for which this node would not run it: `invalid_filter`, or one of signatures.
+    async fn check(&self, facts: FilterFacts<'_>, version: &FilterVersion) -> Result<()>;
+
+    /// What this node makes of a version now.
+    fn state(&self, facts: FilterFacts<'_>) -> FilterState;
+}
+
+/// What a node makes of a version of a filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterState {
+    /// `ready`, `loading`, `failed`, `held` or `idle`.
+    pub word: &'static str,
+    /// Why it failed or is held back.
+    pub reason: Option<String>,
 }
 
 /// Looks at the stores for `status`. Ends within a second.
@@ -86,6 +109,8 @@ pub struct Parts {
     pub applied: watch::Receiver<u64>,
     /// Judges versions.
     pub verifier: Arc<dyn Verifier>,
+    /// Runs filters.
+    pub filters: Arc<dyn FilterHost>,
     /// Looks at the stores.
     pub probe: Arc<dyn Probe>,
     /// Shared memory that clients have registered.

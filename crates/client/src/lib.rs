@@ -13,6 +13,7 @@ mod admin;
 mod blobs;
 mod client;
 pub mod error;
+mod filters;
 mod models;
 pub mod oip;
 pub mod plan;

@@ -23,6 +23,10 @@
 //! | `POST /v1/apply` | [`Apply`] | [`Applied`] |
 //! | `GET /v1/resources/{kind}?after=&limit=` | | [`Page`] of [`StoredResource`] |
 //! | `GET /v1/resources/{kind}/{name}` · `DELETE ?if_revision=` | | [`StoredResource`] · 204 |
+//! | `GET /v1/filters?after=&limit=` | | [`Page`] of [`Filter`] |
+//! | `GET /v1/filters/{f}` · `DELETE` | | [`Filter`] · 204 |
+//! | `POST /v1/filters/{f}/versions` | [`NewFilter`] | 201 [`PushedFilter`]; 200 when the newest version is just that already |
+//! | `DELETE /v1/filters/{f}/versions/{v}` | | 204 |
 //! | `GET /v1/keys` · `POST` | · [`NewKey`] | [`Page`] of [`Key`] · 201 [`CreatedKey`] |
 //! | `POST /v1/keys/{id}/rotate` | [`RotateKey`] | 201 [`CreatedKey`] |
 //! | `DELETE /v1/keys/{id}` | | 204 |
@@ -33,7 +37,7 @@
 
 use std::collections::BTreeMap;
 
-use plinth_types::{AliasName, ArtifactPath, Digest, Label, ModelName, Timestamp, VersionNumber};
+use plinth_types::{AliasName, ArtifactPath, ByteSize, Digest, Label, ModelName, Timestamp, VersionNumber};
 use serde::{Deserialize, Serialize};
 
 /// Small properties that users set.
@@ -398,7 +402,7 @@ pub struct Apply {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resource {
-    /// `tenant`, `plan`, `issuer`, `addresses`, `model`, `deployment`, `upstream` or `route`.
+    /// `tenant`, `plan`, `issuer`, `addresses`, `model`, `deployment`, `upstream` or `route`. A `filter` is pushed instead.
     pub kind: String,
     /// Its name.
     pub name: String,
@@ -424,6 +428,100 @@ pub struct StoredResource {
     pub updated_at: Option<Timestamp>,
     /// What it says: what may be applied again.
     pub spec: serde_json::Value,
+}
+
+/// A filter with its versions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Its name.
+    pub name: Label,
+    /// Its versions, newest first. The newest is what a route gets that names none.
+    pub versions: Vec<FilterVersion>,
+    /// The newest number that was ever handed out.
+    pub last_version: VersionNumber,
+    /// The commit that last changed it.
+    pub revision: u64,
+    /// The moment of that commit.
+    pub updated_at: Timestamp,
+}
+
+/// A version of a filter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FilterVersion {
+    /// Its number.
+    pub number: VersionNumber,
+    /// A word for people.
+    #[serde(default)]
+    pub description: String,
+    /// The digest of its WebAssembly.
+    pub module: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// How it is run.
+    pub settings: FilterSettings,
+    /// Whether it carries a signature.
+    pub signed: bool,
+    /// What the node that answers makes of it: `ready`, `loading`, `failed`, `held` or `idle` (no route needs it).
+    pub state: String,
+    /// Why it is `failed` or `held`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who pushed it.
+    pub created_by: String,
+    /// When it was pushed.
+    pub created_at: Timestamp,
+}
+
+/// How a version of a filter is run. What is absent takes its default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilterSettings {
+    /// What it is told with each call.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
+    /// For one call, in milliseconds of processor time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u32>,
+    /// The most memory of one call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// The largest body that it is given, and that it may give.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body: Option<ByteSize>,
+    /// `refuse` (the default) or `skip`: what happens to a request on which it fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<String>,
+}
+
+/// Makes a version of a filter out of an uploaded module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewFilter {
+    /// The digest of the module.
+    pub module: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// How it is run.
+    #[serde(default)]
+    pub settings: FilterSettings,
+    /// A Sigstore bundle as JSON text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    /// The number that it must get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect_number: Option<VersionNumber>,
+    /// A word for people.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// A filter after a push.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PushedFilter {
+    /// The number of what was pushed.
+    pub number: VersionNumber,
+    /// The filter.
+    pub filter: Filter,
 }
 
 /// What applying did.

@@ -174,6 +174,11 @@ impl Rules<'_> {
             let target = target.is_none_or(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':')));
             target && LEVELS.contains(&level.trim())
         });
+        let access = &self.config.access_log;
+        self.require(access.lines <= 100_000, "access_log.lines", "must be at most 100000");
+        self.require(access.file_size >= ByteSize::kib(64), "access_log.file_size", "must be at least 64KiB");
+        self.require(access.files <= 100, "access_log.files", "must be at most 100");
+        self.require(self.config.trace.wishes <= 100_000, "trace.wishes", "must be at most 100000");
         self.require(good, "log.level", "must be error, warn, info, debug or trace, or a list such as \"info,plinth_net=debug\"");
     }
 }

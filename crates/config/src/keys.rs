@@ -10,7 +10,7 @@ use std::time::Duration;
 use plinth_types::ByteSize;
 
 use crate::input::Resolver;
-use crate::kinds::{AuthMode, Backend, BusUrl, CacheUrl, LimitsUrl, LogFormat, MetadataUrl, ObjectsUrl, Provider, Role, Secret};
+use crate::kinds::{AuthMode, Backend, BusUrl, CacheUrl, LimitsUrl, LogFormat, MetadataUrl, ObjectsUrl, Provider, Role, Secret, Share};
 use crate::setting::Setting;
 use crate::show::Shown;
 
@@ -253,6 +253,12 @@ keys! {
         replay_body: ByteSize = "1MiB", "0.1.0";
         /// The most memory for answers that are kept for fallbacks.
         answers: ByteSize = "64MiB", "0.1.0";
+        /// No filter gets more processor time than this for one call, whatever it asks for.
+        filter_time: Duration = "100ms", "0.1.0";
+        /// No filter gets more memory than this for one call.
+        filter_memory: ByteSize = "64MiB", "0.1.0";
+        /// No filter is given a larger body than this.
+        filter_body: ByteSize = "8MiB", "0.1.0";
         /// Whether overload switches things off, from background work to everything but critical requests.
         ladder: bool = "true", "0.1.0";
     }
@@ -321,6 +327,34 @@ keys! {
         level: String = "info", "0.1.0";
         /// How lines look.
         format: LogFormat = "auto", "0.1.0";
+    }
+
+    /// One line for each request that failed or was refused, and for a share of the others.
+    access_log: AccessLog {
+        /// Whether there are such lines.
+        enabled: bool = "true", "0.1.0";
+        /// How many of the requests that were answered well have a line.
+        successes: Share = "1%", "0.1.0";
+        /// The most lines of a second, for requests that were answered well and for the others each; what has no line is counted.
+        lines: u32 = "200", "0.1.0";
+        /// Whether lines name paths (without the query), or routes alone.
+        paths: bool = "true", "0.1.0";
+        /// A file for lines of JSON; empty: they stand in the node's log, as `plinth::access`.
+        file: Option<PathBuf> = "", "0.1.0";
+        /// How large the file becomes before it is put aside.
+        file_size: ByteSize = "64MiB", "0.1.0";
+        /// How many files that were put aside are kept.
+        files: u32 = "4", "0.1.0";
+    }
+
+    /// Where requests stand in distributed traces (W3C Trace Context).
+    trace: Trace {
+        /// Whether callers' traces are continued; else each request begins one.
+        accept: bool = "true", "0.1.0";
+        /// How many requests are recorded, where no caller that has shown a key says whether.
+        sample: Share = "1%", "0.1.0";
+        /// The most requests of a second that are recorded because their callers say so.
+        wishes: u32 = "100", "0.1.0";
     }
 
     /// How the node ends.

@@ -34,6 +34,38 @@ macro_rules! words {
     };
 }
 
+/// A part of a whole, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u32);
+
+impl Share {
+    /// As a number of 2³², all of them for the whole: what a random number of 32 bits is compared with.
+    #[must_use]
+    pub const fn of_u32(self) -> u32 {
+        // Never more than a million, so this fits.
+        (self.0 as u64 * u32::MAX as u64 / 1_000_000) as u32
+    }
+}
+
+impl Setting for Share {
+    const FORM: &'static str = "a share such as \"1%\" or \"0.05%\"";
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let number = text.trim().strip_suffix('%').ok_or(None)?.trim_end();
+        let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+        if whole.is_empty() || whole.len() > 3 || decimals.len() > 4 || number.ends_with('.') || !digits(whole) || !digits(decimals) {
+            return Err(None);
+        }
+        let millionths = format!("{whole}{decimals:0<4}").parse::<u32>().map_err(|_| None)?;
+        if millionths > 1_000_000 { Err(Some("is more than the whole".to_owned())) } else { Ok(Self(millionths)) }
+    }
+    fn show(&self) -> String {
+        let (whole, decimals) = (self.0 / 10_000, format!("{:04}", self.0 % 10_000));
+        let decimals = decimals.trim_end_matches('0');
+        quoted(&if decimals.is_empty() { format!("{whole}%") } else { format!("{whole}.{decimals}%") })
+    }
+}
+
 words! {
     /// What a node does.
     Role: "one of \"gateway\", \"worker\", \"controller\"" {

@@ -115,7 +115,12 @@ async fn compare(group: &TaskGroup) {
 }
 
 fn batch(input: &Tensor) -> Batch {
-    Batch { id: 0, parts: vec![Part { inputs: vec![input.clone()], outputs: vec!["y".to_owned()] }], batched: false, deadline: DEADLINE }
+    Batch {
+        id: 0,
+        parts: vec![Part { inputs: vec![input.clone()], outputs: vec!["y".to_owned()], trace: None }],
+        batched: false,
+        deadline: DEADLINE,
+    }
 }
 
 fn in_this_process(model: &[u8]) -> Box<dyn Backend> {

@@ -21,7 +21,7 @@ mod tests;
 
 use std::time::Duration;
 
-use plinth_types::Tensor;
+use plinth_types::{Tensor, TraceContext};
 
 use crate::spec::RunnerError;
 pub use receiver::LaneReceiver;
@@ -32,6 +32,9 @@ pub(crate) use shared::{LaneEnd, Shared, Wiring};
 pub(crate) const INLINE: u64 = 16 << 10;
 /// Tensors begin at multiples of this in the region.
 const REGION_ALIGNMENT: u64 = 64;
+
+/// The most recorded requests of which a batch says so: a header has a bounded length.
+pub(crate) const TRACES: usize = 64;
 
 /// How many batches a lane takes before it has answered one: one in execution, and one that waits in the runner, so that
 /// the instance is never idle while the node puts the next together.
@@ -67,6 +70,8 @@ pub struct Part {
     pub inputs: Vec<Tensor>,
     /// The outputs that it asks for, in the order of the answer; empty for all.
     pub outputs: Vec<String>,
+    /// Where it stands in its trace; of requests that are recorded alone, so that the others cost nothing.
+    pub trace: Option<TraceContext>,
 }
 
 /// A batch that has ended.

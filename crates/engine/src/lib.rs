@@ -30,7 +30,7 @@ mod sandbox;
 pub use backend::{Backend, BackendError, LoadRequest, OutputPlace, Slot};
 pub use child::runner_main;
 pub use lane::{Batch, Done, Lane, LaneReceiver, LaneSender, Part, SendError, Timing};
-pub use process::{ProcessServer, ProcessSpec, TextStream};
+pub use process::{Occasion, ProcessServer, ProcessSpec, TextStream};
 pub use runner::Runner;
 pub use runner::process::RUNNER_COMMAND;
 pub use spec::{BackendKind, FileSpec, ModelMetadata, Provider, RunnerError, RunnerExit, RunnerSpec, SandboxReport};

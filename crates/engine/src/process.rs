@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plinth_runtime::{Clock, TaskGroup, World};
-use plinth_types::{ByteSize, Parameters, Tensor};
+use plinth_types::{ByteSize, Parameters, Tensor, TraceContext};
 use tokio::sync::{Notify, watch as channel};
 
 use crate::check;
@@ -85,6 +85,17 @@ pub struct Machine {
     pub ports: Vec<u16>,
     /// Whether a process namespace is tried.
     pub namespaces: bool,
+}
+
+/// What an inference brings besides its tensors.
+#[derive(Debug, Clone, Copy)]
+pub struct Occasion<'a> {
+    /// The parameters that no protocol knows.
+    pub parameters: &'a Parameters,
+    /// How long the caller waits, from now.
+    pub deadline: Duration,
+    /// Where the request stands in its trace, when it is recorded.
+    pub trace: Option<TraceContext>,
 }
 
 /// A running server that answers for one model version. Dropping it kills every process of the server.
@@ -184,12 +195,21 @@ impl ProcessServer {
         parameters: &Parameters,
         deadline: Duration,
     ) -> Result<Vec<Tensor>, RunnerError> {
+        self.infer_for(inputs, outputs, Occasion { parameters, deadline, trace: None }).await
+    }
+
+    /// The same for a request that may be recorded: the server is told where it stands in its trace.
+    ///
+    /// # Errors
+    /// As [`ProcessServer::infer`].
+    pub async fn infer_for(&self, inputs: Vec<Tensor>, outputs: Vec<String>, occasion: Occasion<'_>) -> Result<Vec<Tensor>, RunnerError> {
+        let Occasion { parameters, deadline, trace } = occasion;
         let mut flight = self.admit(&inputs, &outputs)?;
         let asked = async {
             flight.begin().await;
             // A queue's wait is the caller's deadline to keep; an execution's, also ours.
             let limit = self.shared.execution_timeout.min(deadline);
-            let call = self.call(inputs, &outputs, parameters, limit);
+            let call = Call { trace, ..self.call(inputs, &outputs, parameters, limit) };
             match tokio::time::timeout(self.shared.execution_timeout, self.shared.speaker.infer(call)).await {
                 Ok(Ok(answer)) => {
                     self.shared.answered();
@@ -243,7 +263,7 @@ impl ProcessServer {
     }
 
     fn call<'a>(&'a self, inputs: Vec<Tensor>, outputs: &'a [String], parameters: &'a Parameters, left: Duration) -> Call<'a> {
-        Call { inputs, outputs, parameters, metadata: &self.metadata, max_answer: self.shared.max_answer, left }
+        Call { inputs, outputs, parameters, metadata: &self.metadata, max_answer: self.shared.max_answer, left, trace: None }
     }
 
     async fn failed(&self, failure: Failure) -> RunnerError {

@@ -110,7 +110,15 @@ async fn send(endpoint: &Endpoint) -> Result<(), Failure> {
 async fn forward(upstream: &Upstream) -> Result<(), Failure> {
     let host = Some(http::HeaderValue::from_static("api.example"));
     let forwarded = ForwardedFor::direct([192, 0, 2, 7].into(), "https", host);
-    let how = Forward { deadline: None, sticky: None, extra: true, forwarded, pass_authorization: false };
+    let how = Forward {
+        deadline: None,
+        sticky: None,
+        extra: true,
+        urgency: plinth_gateway::Urgency::default(),
+        idempotent: None,
+        forwarded,
+        pass_authorization: false,
+    };
     let (answer, _) = upstream.forward(head().body(RequestBody::empty())?, how).await?;
     check(answer.status().is_success() && answer.body().len() == Some(5))
 }
@@ -138,6 +146,7 @@ fn upstream(addresses: &[SocketAddr], tasks: &TaskGroup) -> Result<Arc<Upstream>
         breaker: None,
         attempts: None,
         hedge: false,
+        idempotent: false,
         adaptive_concurrency: true,
         health: None,
     };

@@ -15,8 +15,9 @@ use plinth_store::resources::gateway::CriticalityWord;
 use plinth_types::{Error, Reason, Result};
 
 use crate::dispatch::Dispatch;
-use crate::limits::Limits;
+use crate::limits::{Entry, Limits};
 use crate::overload::Overload;
+use crate::overload::gate::Urgency;
 use crate::routes::RouteTable;
 
 /// The header by which callers say how urgent a request is.
@@ -57,16 +58,14 @@ impl Edge {
         self.limits.client(peer.remote.ip(), headers)
     }
 
-    /// Whether the load lets a request in.
+    /// Whether the node's load lets a request in, and how urgent it is. Decided from its head alone: what is refused here has cost no body and no
+    /// work.
     ///
     /// # Errors
-    /// `malformed_request` for a word that is none; `over_capacity` when the level does not admit its class.
-    pub(crate) fn admit(
-        &self,
-        request: &Request,
-        (usual, most): (Criticality, Criticality),
-        route: Option<CriticalityWord>,
-    ) -> Result<Criticality> {
+    /// `malformed_request` for a word that is none; `over_capacity` when the level does not admit its class, or when the processor cannot keep up
+    /// and it is among those to refuse.
+    pub(crate) fn admit(&self, request: &Request, entry: &Entry, tenant: u32, route: Option<CriticalityWord>) -> Result<Urgency> {
+        let (usual, most) = entry.criticality_bounds();
         let said = request.headers().get(CRITICALITY).map(|value| value.to_str().ok().and_then(|text| text.parse::<Criticality>().ok()));
         let said = match said {
             Some(None) => {
@@ -77,11 +76,13 @@ impl Edge {
             None => route.map_or(usual, criticality),
         };
         let class = said.clamp_to(most);
-        let level = self.overload.level();
-        if level.admits(class) {
-            return Ok(class);
-        }
-        let text = format!("the node is under load (L{}) and does not take {class} requests now", level.number());
+        let text = if !self.overload.admits(class) {
+            format!("the node is under load (L{}) and does not take {class} requests now", self.overload.level().number())
+        } else if self.overload.sheds(class, tenant) {
+            format!("the node has more to do than its processor can, and cannot take this {class} request now")
+        } else {
+            return Ok(Urgency { class, tenant, weight: entry.weight() });
+        };
         Err(Error::new(Reason::OverCapacity, text).retry_after(COME_BACK))
     }
 }

@@ -3,31 +3,44 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, HOST, ORIGIN};
+use http::header::{ACCEPT_ENCODING, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method};
-use plinth_api::{Context, Dialect};
+use plinth_api::{Context, Dialect, Routed};
 use plinth_identity::{Principal, Refusal, Refusals, Who, authorise};
 use plinth_net::router::NoRoute;
 use plinth_net::{Access, HostRules, Match, Peer, Request, Response, Route, Router, RouterError, Service};
+use plinth_policy::overload::Level;
 use plinth_runtime::World;
 use plinth_store::resources::gateway::CostSpec;
 use plinth_telemetry::Catalogue;
 use plinth_types::{Class, Error, Reason, RequestId, Result};
 
+use crate::access_log::AccessLog;
 use crate::authenticate::Authentication;
-use crate::dispatch::{self, Origin};
+use crate::compression::{Rule, Wish};
+use crate::dispatch::{self, Origin, grpc};
 use crate::edge::Edge;
 use crate::limits::{Caller, Cost, Entry};
-use crate::record::Counted;
+use crate::record::{Counted, Facts, Record, Seen};
+use crate::request_id::Drawn;
 use crate::routes::{self, Asked, Cors, Named};
+use crate::trace::{PARENT, Tracing};
 use crate::upstream::ForwardedFor;
-use crate::{answer, record, request_id};
+use crate::{answer, compression, record};
+
+/// What the requests of each route are counted into, and those without a route.
+type AllCounted = (Vec<Option<Arc<Counted>>>, Option<Arc<Counted>>);
+
+fn counted(router: &Router<Context>, catalogue: &Catalogue, world: &World, log: Option<&Arc<AccessLog>>) -> AllCounted {
+    let of = |route: &str| Counted::new(catalogue, route, &world.clock, log);
+    (router.routes().iter().map(|route| of(route.name)).collect(), of("none"))
+}
 
 /// Everything that stands between a connection and a handler.
 pub struct Gateway {
     router: Arc<Router<Context>>,
     /// Handles beside the routes, and one for requests without a route.
-    counted: (Vec<Option<Arc<Counted>>>, Option<Arc<Counted>>),
+    counted: AllCounted,
     catalogue: Arc<Catalogue>,
     authentication: Authentication,
     hosts: HostRules,
@@ -38,6 +51,8 @@ pub struct Gateway {
     edge: Option<Arc<Edge>>,
     /// The protocol of every path; `None` where the path decides.
     dialect: Option<Dialect>,
+    /// Where requests stand in their traces.
+    tracing: Arc<Tracing>,
 }
 
 impl Gateway {
@@ -53,10 +68,21 @@ impl Gateway {
         world: World,
     ) -> Result<Self, RouterError> {
         let router = Router::new(routes)?;
-        let of = |route: &str| Counted::new(&catalogue, route, &world.clock);
-        let counted = (router.routes().iter().map(|route| of(route.name)).collect(), of("none"));
         let router = Arc::new(router);
-        Ok(Self { router, counted, catalogue, authentication, hosts, world, refusals: None, edge: None, dialect: None })
+        let (counted, tracing) = (counted(&router, &catalogue, &world, None), Arc::default());
+        Ok(Self { router, counted, catalogue, authentication, hosts, world, refusals: None, edge: None, dialect: None, tracing })
+    }
+
+    /// The same with a log of requests.
+    #[must_use]
+    pub fn logging(self, log: &Arc<AccessLog>) -> Self {
+        Self { counted: counted(&self.router, &self.catalogue, &self.world, Some(log)), ..self }
+    }
+
+    /// The same with these rules of tracing; listeners share them, because some are bounds.
+    #[must_use]
+    pub fn tracing(self, tracing: Arc<Tracing>) -> Self {
+        Self { tracing, ..self }
     }
 
     /// The same for a listener on which everything is of one protocol, also what has no route.
@@ -86,7 +112,7 @@ impl Gateway {
 
     async fn pass(
         &self,
-        request: Request,
+        mut request: Box<Request>,
         peer: &Peer,
         id: &RequestId,
         found: Result<Match<'_, Context>, NoRoute>,
@@ -96,14 +122,14 @@ impl Gateway {
         if found.as_ref().is_ok_and(|m| m.route.access == Access::Public) {
             host?;
             let found = found?;
-            let context = Context { principal: Principal::stranger(), request_id: id.clone() };
-            return found.route.handler.call(request, found.params, context).await;
+            let context = Context { principal: Principal::stranger(), request_id: id.clone(), trace: None, routed: None };
+            return found.route.handler.call(*request, found.params, context).await;
         }
         let Some(edge) = self.edge.as_ref() else {
             host?;
             let principal = self.authenticate(request.headers(), peer).await?;
-            seen.who = Some(Who::from(&principal));
-            return self.native(request, principal, id, found?).await;
+            self.known(&principal, seen);
+            return self.native(request, self.context(principal, id, seen), found?, Level::Normal).await;
         };
         let address = edge.address(peer, request.headers());
         edge.limits.door(address, self.world.clock.monotonic())?;
@@ -121,18 +147,21 @@ impl Gateway {
         }
         seen.origin = request.headers().get(ORIGIN).cloned();
         let mut principal = routes::everybody();
-        let mut route = users_route(edge, &request, &principal, true);
+        self.peek(edge, &mut request, &principal, true, seen).await?;
+        let mut route = users_route(edge, &request, &principal, true, seen.model.as_deref());
         if route.is_none() {
             principal = self.authenticate(request.headers(), peer).await?;
-            seen.who = Some(Who::from(&principal));
-            route = users_route(edge, &request, &principal, false);
+            self.known(&principal, seen);
+            self.peek(edge, &mut request, &principal, false, seen).await?;
+            route = users_route(edge, &request, &principal, false, seen.model.as_deref());
         }
-        welcome(host, route.as_deref(), request.headers())?;
+        seen.route = route;
+        welcome(host, seen.route.as_deref(), request.headers())?;
         authorise(
             &principal,
-            if route.is_some() { Access::Infer } else { found.as_ref().map_or(Access::Read, |found| found.route.access) },
+            if seen.route.is_some() { Access::Infer } else { found.as_ref().map_or(Access::Read, |found| found.route.access) },
         )?;
-        let (operation, cost) = match (&route, &found) {
+        let (operation, cost) = match (&seen.route, &found) {
             (Some(route), _) => (route.operation.as_ref().map_or("proxy", |word| word.as_str()), route.cost),
             (None, Ok(found)) => (operation(found), CostSpec::default()),
             (None, Err(_)) => ("none", CostSpec::default()),
@@ -140,12 +169,15 @@ impl Gateway {
         let cost = Cost { spec: cost, body: plinth_net::content_length(request.headers()).unwrap_or(0) };
         let entered = edge.limits.enter(Caller::of(&principal, address), operation, cost, self.world.clock.monotonic()).await;
         let entry = entered.map_err(|refused| seen.refused(refused))?;
-        if let Err(refusal) = edge.admit(&request, entry.criticality_bounds(), route.as_ref().and_then(|route| route.criticality)) {
-            // Who is refused because of load pays nothing.
-            entry.give_back();
-            return Err(refusal);
-        }
-        let answer = match route {
+        let urgency = match edge.admit(&request, &entry, principal.tenant_index, seen.route.as_ref().and_then(|route| route.criticality)) {
+            Ok(urgency) => urgency,
+            Err(refusal) => {
+                // Who is refused because of load pays nothing.
+                entry.give_back();
+                return Err(refusal);
+            }
+        };
+        let answer = match &seen.route {
             Some(route) => {
                 let proto = if peer.encrypted { "https" } else { "http" };
                 let forwarded = ForwardedFor {
@@ -154,10 +186,16 @@ impl Gateway {
                     host: request.headers().get(HOST).cloned(),
                     peer: peer.remote.ip(),
                     trusted: address != peer.remote.ip(),
+                    trace: Some(seen.trace.context()).filter(|_| !route.request_headers.removes(&PARENT)),
+                    request: Some(id.clone()),
                 };
-                let context = Context { principal, request_id: id.clone() };
-                let origin = Origin { context, forwarded, level: edge.overload.level() };
-                let answer = edge.dispatch.answer(&self.router, &route, origin, request).await;
+                let (context, wish, level) = (self.context(principal, id, seen), Wish::of(&request), edge.overload.level());
+                let origin = Origin { context, forwarded, urgency, level };
+                let answer = edge.dispatch.answer(&self.router, route, &origin, request).await;
+                let answer = match answer {
+                    Ok(answer) => Ok(compression::finish(&route.compression, wish, level, answer).await),
+                    Err(error) => Err(error),
+                };
                 answer.map(|mut answer| {
                     if let (Some(cors), Some(asked)) = (&route.cors, &seen.origin) {
                         cors.finish(asked, answer.headers_mut());
@@ -165,9 +203,18 @@ impl Gateway {
                     answer
                 })
             }
-            None => self.native(request, principal, id, found?).await,
+            None => self.native(request, self.context(principal, id, seen), found?, edge.overload.level()).await,
         };
-        answer.map(|answer| held(answer, entry))
+        match answer {
+            Ok(answer) => Ok(held(answer, entry)),
+            Err(error) => {
+                if error.reason() == Reason::UpstreamUnavailable {
+                    // It was not sent: the same holds as above.
+                    entry.give_back();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Counts refusals for bans: who is let in may come as often as its limits allow.
@@ -179,10 +226,36 @@ impl Gateway {
         }
     }
 
-    async fn native(&self, request: Request, principal: Principal, id: &RequestId, found: Match<'_, Context>) -> Result<Response> {
-        authorise(&principal, found.route.access)?;
-        let context = Context { principal, request_id: id.clone() };
-        found.route.handler.call(request, found.params, context).await
+    async fn native(&self, mut request: Box<Request>, context: Context, found: Match<'_, Context>, level: Level) -> Result<Response> {
+        authorise(&context.principal, found.route.access)?;
+        let wish = Wish::of(&request);
+        if level > Level::Normal {
+            // Handlers that compress by themselves do not know of the load.
+            request.headers_mut().remove(ACCEPT_ENCODING);
+        }
+        let answer = found.route.handler.call(*request, found.params, context).await?;
+        Ok(compression::finish(&Rule::Usual, wish, level, answer).await)
+    }
+
+    /// The caller has shown who it is.
+    fn known(&self, principal: &Principal, seen: &mut Seen) {
+        seen.who = Some(Who::from(principal));
+        self.tracing.identified(&mut seen.trace, self.world.clock.monotonic());
+    }
+
+    /// What handlers are told.
+    fn context(&self, principal: Principal, id: &RequestId, seen: &Seen) -> Context {
+        let routed = seen.model.clone().map(|said| Arc::new(Routed { said, target: None }));
+        Context { principal, request_id: id.clone(), trace: Some(seen.trace.context()), routed }
+    }
+
+    /// Finds the model of an inference over gRPC, where routes go by it: there it stands in the message.
+    async fn peek(&self, edge: &Edge, request: &mut Request, who: &Principal, public: bool, seen: &mut Seen) -> Result<()> {
+        let wanted = self.dialect == Some(Dialect::Grpc) && seen.model.is_none() && grpc::is_inference(request.uri().path());
+        if wanted && edge.routes().goes_by_models(&who.tenant, public) {
+            seen.model = Some(grpc::model_of(request, edge.dispatch.bodies()).await?);
+        }
+        Ok(())
     }
 
     async fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<Principal> {
@@ -191,24 +264,6 @@ impl Gateway {
             self.catalogue.auth_refused.inc();
         }
         result
-    }
-}
-
-/// What becomes known of a request on its way.
-#[derive(Default)]
-struct Seen {
-    who: Option<Who>,
-    /// Where it comes from, once the door has let it pass.
-    address: Option<IpAddr>,
-    origin: Option<HeaderValue>,
-    /// What a refused caller is told of its limits.
-    limits: HeaderMap,
-}
-
-impl Seen {
-    fn refused(&mut self, refused: crate::limits::Refused) -> Error {
-        refused.headers(&mut self.limits);
-        refused.error
     }
 }
 
@@ -221,8 +276,8 @@ fn operation(found: &Match<'_, Context>) -> &'static str {
     }
 }
 
-/// The users' route of a request.
-fn users_route(edge: &Edge, request: &Request, principal: &Principal, public: bool) -> Option<Arc<routes::Route>> {
+/// The users' route of a request. `named`: the model that its message names, by which gRPC finds the routes of that model's path.
+fn users_route(edge: &Edge, request: &Request, principal: &Principal, public: bool, named: Option<&str>) -> Option<Arc<routes::Route>> {
     let table = edge.routes();
     if !table.may_have(&principal.tenant, public) {
         return None;
@@ -231,7 +286,19 @@ fn users_route(edge: &Edge, request: &Request, principal: &Principal, public: bo
     let path = request.uri().path();
     let model = Named::of(path).map(|named| named.model);
     let asked = Asked { method: request.method(), path, host: &host, headers: request.headers(), tenant: &principal.tenant, model };
-    if public { table.public(&asked) } else { table.of(&principal.tenant, &asked) }.cloned()
+    let find = |asked: &Asked<'_>| if public { table.public(asked) } else { table.of(&principal.tenant, asked) }.cloned();
+    let found = find(&asked);
+    let Some(named) = named else { return found };
+    let path = grpc::path_of(named);
+    first_of(found, find(&Asked { path: &path, model: Some(named), ..asked }))
+}
+
+/// The route of two that comes first in the table's order.
+fn first_of(one: Option<Arc<routes::Route>>, other: Option<Arc<routes::Route>>) -> Option<Arc<routes::Route>> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if other.before(&one) { other } else { one }),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Whether a request with a foreign host or origin may go on: a users' route may be for that host, or for pages of that origin.
@@ -263,32 +330,33 @@ fn held(mut answer: Response, entry: Entry) -> Response {
 }
 
 impl Service for Gateway {
-    async fn call(&self, request: Request, peer: Peer) -> Response {
-        let id = request_id::of(&request, self.world.random.as_ref());
-        let method: Method = request.method().clone();
-        let path = request.uri().path().to_owned();
-        let found = self.router.find(&method, &path);
+    async fn call(&self, mut request: Request, peer: Peer) -> Response {
+        let drawn = Drawn::draw(self.world.random.as_ref());
+        let place = self.tracing.place(request.headers_mut(), &drawn);
+        let found = self.router.find(request.method(), request.uri().path());
         let counted = found.as_ref().ok().and_then(|m| self.counted.0.get(m.index)).unwrap_or(&self.counted.1);
-        let record = counted.as_ref().map(record::begin);
         let allow = match &found {
             Err(NoRoute::MethodNotAllowed { allow }) => HeaderValue::from_str(allow).ok(),
             _ => None,
         };
-        let route = found.as_ref().map_or("none", |found| found.route.name);
-        let mut seen = Seen::default();
-        let result = self.pass(request, &peer, &id, found, &mut seen).await;
-        let mut status = None;
+        let route = found.as_ref().map_or(("none", None), |found| (found.route.name, Some(found.route.pattern)));
+        let mut record = Record::begin(counted.as_ref(), Facts::of(&request, &peer, route, &drawn, place));
+        // In one place from here on: many hands pass it on.
+        let result = self.pass(Box::new(request), &peer, &record.facts.id, found, &mut record.facts.seen).await;
+        let (mut status, mut reason) = (None, None);
         let answer = match result {
             Ok(response) => response,
             Err(error) => {
-                record::log(&error, &id, &method, &path);
-                self.note(&error, seen.who, &peer, route);
-                self.blame(&error, seen.address);
-                let dialect = self.dialect.unwrap_or_else(|| Dialect::of_path(&path));
+                let facts = &mut record.facts;
+                record::log(&error, facts);
+                self.note(&error, facts.seen.who.clone(), &peer, route.0);
+                self.blame(&error, facts.seen.address);
+                let dialect = self.dialect.unwrap_or_else(|| Dialect::of_path(&facts.path));
                 // A gRPC answer is always 200; what is counted is what has happened.
                 status = (dialect == Dialect::Grpc).then(|| error.class().status());
-                let mut answer = answer::refuse(dialect, &error, &id, self.world.random.as_ref());
-                answer.headers_mut().extend(seen.limits);
+                reason = Some(error.reason());
+                let mut answer = answer::refuse(dialect, &error, &facts.id, self.world.random.as_ref());
+                answer.headers_mut().extend(std::mem::take(&mut facts.seen.limits));
                 // Only where the refusal is about the method: who shows no key learns nothing of the routes.
                 if let Some(allow) = allow.filter(|_| error.reason() == Reason::MethodNotAllowed) {
                     answer.headers_mut().insert(ALLOW, allow);
@@ -296,11 +364,8 @@ impl Service for Gateway {
                 answer
             }
         };
-        let answer = answer::finish(answer, &id);
-        match record {
-            Some(record) => record.until_sent(answer, status),
-            None => answer,
-        }
+        let answer = answer::finish(answer, &record.facts.id);
+        record.until_sent(answer, reason, status)
     }
 }
 

@@ -166,7 +166,7 @@ impl Limits {
         };
         let next = |name: &TenantName, plan: Arc<Plan>, old: Option<&Arc<Tenant>>| match old {
             Some(old) if Arc::ptr_eq(&old.plan, &plan) => old.clone(),
-            old => Arc::new(Tenant::new(name.clone(), plan, old.map(|old| &**old), now)),
+            old => Arc::new(Tenant::new(name.clone(), plan, old, now)),
         };
         let unknown = next(&TenantName::default_tenant(), plan(None), Some(before.unknown()));
         let mut slots: Vec<Option<Arc<Tenant>>> = Vec::new();
@@ -246,14 +246,14 @@ impl Limits {
     /// A place among the tenant's requests.
     fn place(&self, caller: Caller<'_>, cost: Cost, now: Duration) -> Result<Entry, Refused> {
         let tenant = self.table.load().tenant(caller.tenant_index, caller.tenant).clone();
-        let permit = match &tenant.permits {
+        let permit = match tenant.permits() {
             Some(permits) if !permits.try_take() => {
                 let most = permits.max();
                 return Err(Refused::by_concurrency(tenant, most));
             }
             permits => permits.is_some(),
         };
-        let granted = self.node.moment(now);
+        let granted = tenant.plan.moment(now);
         let Caller { user, address, .. } = caller;
         Ok(Entry { tenant, user: user.0, address, cost, granted, claimed: 0, central: 0, tightest: None, permit, actual: None })
     }
@@ -275,7 +275,7 @@ async fn wait(entry: &mut Entry, operation: &str, mut shared: Arc<Shared>, mut a
             let mut answered = std::pin::pin!(current.answered.notified());
             // Before the limit is asked again, so that no answer in between is missed.
             answered.as_mut().enable();
-            entry.granted = node.now();
+            entry.granted = tenant.plan.now();
             match claims::claim(entry, operation, entry.granted) {
                 Outcome::Granted(claimed, tightest) => {
                     (entry.claimed, entry.tightest) = (claimed, tightest);

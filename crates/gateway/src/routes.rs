@@ -16,8 +16,10 @@ mod target;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use plinth_store::resources::gateway::{RouteAccess, RouteRecord};
+use plinth_store::resources::gateway::{FilterRef, RouteAccess, RouteRecord};
 use plinth_types::{Label, ModelName, TenantName, VersionNumber};
+
+use crate::filters::{Filters, Handle};
 
 pub use cors::Cors;
 pub use headers::Changes;
@@ -39,6 +41,18 @@ pub trait Aliases {
     fn version(&self, tenant: &TenantName, model: &ModelName, alias: &str) -> Option<VersionNumber>;
 }
 
+/// Where a route finds its filters.
+pub trait FilterSlots {
+    /// What stands for a filter that a route of this tenant names.
+    fn slot(&self, tenant: &TenantName, named: &FilterRef) -> Handle;
+}
+
+impl FilterSlots for Arc<Filters> {
+    fn slot(&self, tenant: &TenantName, named: &FilterRef) -> Handle {
+        self.handle(tenant, named)
+    }
+}
+
 /// Routes by tenant.
 #[derive(Debug, Default)]
 pub struct RouteTable {
@@ -57,10 +71,13 @@ struct Routes {
     segments: HashMap<String, Vec<Arc<Route>>>,
     /// Whose path may begin with anything.
     anywhere: Vec<Arc<Route>>,
+    /// Whether calls must be looked at for the model that they name.
+    models: bool,
 }
 
 impl Routes {
     fn add(&mut self, route: Arc<Route>) {
+        self.models |= route.goes_by_models();
         match route.first_segment() {
             Some(segment) => self.segments.entry(segment.to_owned()).or_default().push(route),
             None => self.anywhere.push(route),
@@ -91,11 +108,15 @@ impl Routes {
 impl RouteTable {
     /// The table of these records.
     #[must_use]
-    pub fn compile(records: &BTreeMap<TenantName, Arc<BTreeMap<Label, Arc<RouteRecord>>>>, aliases: &dyn Aliases) -> Self {
+    pub fn compile(
+        records: &BTreeMap<TenantName, Arc<BTreeMap<Label, Arc<RouteRecord>>>>,
+        aliases: &dyn Aliases,
+        filters: &dyn FilterSlots,
+    ) -> Self {
         let mut table = Self::default();
         for (tenant, routes) in records {
             for (name, record) in routes.iter() {
-                match Route::compile(tenant, name, record, aliases) {
+                match Route::compile(tenant, name, record, aliases, filters) {
                     Ok(route) => table.add(Arc::new(route)),
                     Err(Invalid(why)) => tracing::warn!(%tenant, route = %name, why, "a route is left out"),
                 }
@@ -123,6 +144,12 @@ impl RouteTable {
     #[must_use]
     pub fn may_have(&self, tenant: &TenantName, public: bool) -> bool {
         if public { !self.public.is_empty() } else { self.tenants.contains_key(tenant) }
+    }
+
+    /// Whether a route may depend on the model that the message of a call names.
+    #[must_use]
+    pub fn goes_by_models(&self, tenant: &TenantName, public: bool) -> bool {
+        if public { self.public.models } else { self.tenants.get(tenant).is_some_and(|routes| routes.models) }
     }
 
     /// Whether some route may be for a host or for pages that the node itself does not know.

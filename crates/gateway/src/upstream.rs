@@ -1,13 +1,14 @@
 //! Forwarding to upstreams: services outside of Plinth.
 //!
 //! Puts together what `policy` decides and what `net` does: an endpoint is chosen, asked, judged by its answer, and where
-//! that is allowed another one is asked. Invariants: a pool is never empty, too few that are well means all are used;
+//! that is allowed another one is asked. Invariants: ejections never leave a pool with too few; an open breaker lets probes through and nothing else;
 //! whatever was begun at an endpoint is ended there exactly once, also when the caller goes away; a stream counts as in flight
 //! until its last byte; nothing is sent twice that must not happen twice; the request path takes no lock that upstreams share. Which
 //! upstream a request is for, its deadline and what stands in for a failure are left to the caller.
 //!
 //! | file | what |
 //! |---|---|
+//! | `admit` | whose turn it is when there is too much to do |
 //! | `settings` | from a record to numbers |
 //! | `place` | one endpoint: breaker, load, gates |
 //! | `pool` | who may be asked, and who is |
@@ -17,6 +18,7 @@
 //! | `upkeep`, `checks` | what runs beside requests |
 
 mod address;
+mod admit;
 mod body;
 mod call;
 mod checks;
@@ -47,6 +49,8 @@ use tokio::time::Instant;
 use call::Call;
 use metrics::Metrics;
 use pool::Pool;
+
+use crate::overload::gate::Urgency;
 
 pub use address::ForwardedFor;
 pub use place::EndpointView;
@@ -103,6 +107,10 @@ pub struct Forward {
     pub sticky: Option<u64>,
     /// Whether retries and hedges are allowed at all: not under load.
     pub extra: bool,
+    /// Whose turn it is when the upstream has more to do than it can.
+    pub urgency: Urgency,
+    /// Whether the request may be carried out twice whatever its method; `None`: as the upstream's record says.
+    pub idempotent: Option<bool>,
     /// Where the request comes from.
     pub forwarded: ForwardedFor,
     /// Whether the upstream gets to see the caller's credentials.
@@ -237,7 +245,10 @@ impl Upstream {
         headers::prepare(&mut parts.headers, &how)?;
         let replays = how.extra && self.pool.settings().attempts > 1;
         let body = body::take(&mut parts, body, &self.pool, replays).await?;
-        Call::new(&self.pool, parts, &how).answer(body).await
+        // After the body: who sends slowly keeps no place that others could use.
+        let pass = admit::enter(&self.pool, &parts, &how).await?;
+        let (answer, attempted) = Call::new(&self.pool, parts, &how).answer(body).await?;
+        Ok((admit::hold(answer, pass), attempted))
     }
 
     /// Asks the upstream to leave HTTP, as WebSocket does, and carries bytes both ways from then on. Never tried twice.

@@ -3,10 +3,10 @@
 //! Invariants: a ring never changes; the next one shares with it all parts in which no key changed. A lookup takes no
 //! lock and allocates nothing, and costs the same for a key that does not exist as for one whose secret is wrong.
 //!
-//! Cost, measured by `examples/key_ring.rs` on one core: a million keys of 100,000 tenants take 64 bytes each, tenants
-//! included (48 of secret hash, expiry, tenant and rights, 8 of id, the rest for parts and tenants). The first ring of
-//! them is made in 0.3 s, the next one after a change in 20 to 35 ms. A lookup takes 0.2 us, two thirds of it for the hash, and
-//! 0.8 us where nothing of it is in the processor's caches. Keys with the same list of models share one list.
+//! Cost, measured by `examples/key_ring.rs` on one core: a million keys of 100,000 tenants take about 74 bytes each, tenants
+//! included (64 of id, secret hash, expiry, tenant and rights, which is one cache line; the rest for parts and tenants). A lookup is mostly the
+//! hash where its key is in the processor's caches; elsewhere it is the way to memory, so it goes there as seldom as can be: for the line of
+//! the key, mostly guessed at once because ids are random, and for the tenant. Keys with the same list of models share one list.
 
 mod shard;
 mod tenants;
@@ -31,7 +31,7 @@ pub type TenantRecords = BTreeMap<TenantName, Arc<TenantRecord>>;
 pub type KeyRecords = BTreeMap<TenantName, Arc<BTreeMap<KeyId, Arc<KeyRecord>>>>;
 
 /// The keys of one part, on average, when a ring is made from nothing.
-const PART: usize = 64;
+const PART: usize = 32;
 
 /// After so many rings made from the one before, one is made from nothing, so that lists of models that nobody has any
 /// longer go.
@@ -75,7 +75,7 @@ pub(crate) fn suspended() -> Error {
 pub struct KeyRing {
     tenants: Arc<Tenants>,
     /// A power of two of them; a key's part is told by the first bits of its id.
-    parts: Vec<Arc<Shard>>,
+    parts: Vec<Shard>,
     /// The lists of models, by the number in a slot less one.
     lists: Arc<Lists>,
     keys: usize,
@@ -86,7 +86,7 @@ pub struct KeyRing {
 
 impl Default for KeyRing {
     fn default() -> Self {
-        Self { tenants: Arc::default(), parts: vec![Arc::default()], lists: Arc::default(), keys: 0, seen: Default::default(), steps: 0 }
+        Self { tenants: Arc::default(), parts: vec![Shard::default()], lists: Arc::default(), keys: 0, seen: Default::default(), steps: 0 }
     }
 }
 
@@ -154,8 +154,8 @@ impl KeyRing {
             let slot = record.map(|record| self.slot(tenant, record));
             let Some(part) = self.parts.get_mut(part_of(id, count)) else { continue };
             // Ids are drawn by nodes; should two tenants ever have the same, none takes the other's away.
-            if part.get(id).is_none_or(|known| known.tenant == tenant) {
-                Arc::make_mut(part).set(id, slot);
+            if part.get(id, count.trailing_zeros()).is_none_or(|known| known.tenant == tenant) {
+                part.set(id, slot);
             }
         }
         self.count();
@@ -198,7 +198,7 @@ impl KeyRing {
     /// Bytes on the heap, without what the snapshot holds too.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let parts = self.parts.iter().map(|part| part.memory()).sum::<usize>() + self.parts.capacity() * size_of::<Arc<Shard>>();
+        let parts = self.parts.iter().map(|part| part.memory()).sum::<usize>() + self.parts.capacity() * size_of::<Shard>();
         parts + self.tenants.memory() + self.lists.memory()
     }
 
@@ -210,10 +210,12 @@ impl KeyRing {
         let shown = ShownKey::read(token).ok_or(Refused::Malformed)?;
         // An unknown id is compared too, so that it takes as long as a wrong secret.
         let nobody = Slot::new([0; 32], 0, u32::MAX, Role::Viewer, 0);
-        let known = self.parts.get(part_of(shown.id, self.parts.len())).and_then(|part| part.get(shown.id));
+        let count = self.parts.len();
+        let known = self.parts.get(part_of(shown.id, count)).and_then(|part| part.get(shown.id, count.trailing_zeros()));
         let slot = known.unwrap_or(&nobody);
-        let equal = same(&slot.secret, Digest::of(shown.secret.as_bytes()).as_bytes());
+        // Before the hash, which is computed while what no cache holds comes from memory.
         let tenant = self.tenants.at(slot.tenant);
+        let equal = same(&slot.secret, Digest::of(shown.secret.as_bytes()).as_bytes());
         match (known, tenant) {
             (None, _) | (_, None) => Err(Refused::UnknownId),
             (Some(_), _) if !equal => Err(Refused::WrongSecret),

@@ -57,6 +57,20 @@ pub struct Who {
     tenant: TenantName,
 }
 
+impl Who {
+    /// How it has identified.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whose things its request is about.
+    #[must_use]
+    pub const fn tenant(&self) -> &TenantName {
+        &self.tenant
+    }
+}
+
 impl From<&Principal> for Who {
     fn from(principal: &Principal) -> Self {
         Self { caller: principal.caller().clone(), tenant: principal.tenant.clone() }

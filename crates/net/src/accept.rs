@@ -23,7 +23,11 @@ use crate::service::{Peer, Service};
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// How long a connection that makes room may take to close.
-const MAKING_ROOM: Duration = Duration::from_millis(100);
+const MAKING_ROOM: Duration = Duration::from_millis(250);
+
+/// Places that are kept free while half-open connections can make room: a 64th of all, and no more than this. So a newcomer seldom waits for one
+/// to close.
+const SPARE: usize = 64;
 
 /// Where connections come from.
 pub trait Acceptor: Send + 'static {
@@ -77,24 +81,23 @@ pub async fn run<A: Acceptor, S: Service>(mut acceptor: A, shared: Arc<Shared<S>
         let _ = stream.set_nodelay(true);
         let peer = Peer::new(remote, shared.listener);
         let activity = Activity::new(shared.half_open.enter());
-        let connection = connection::serve(shared.clone(), stream, peer, activity);
-        shared.group.spawn("connection", OnEnd::Ignore, async move {
-            connection.await;
-            drop((slot, client, open));
-        });
+        let place = Box::new((slot, client, open));
+        shared.group.spawn("connection", OnEnd::Ignore, connection::serve(shared.clone(), stream, peer, activity, place));
     }
 }
 
 /// A slot for a connection; `None` when all are taken by connections that have been heard.
 async fn slot<S>(slots: &Arc<Semaphore>, shared: &Shared<S>) -> Option<OwnedSemaphorePermit> {
-    if let Ok(slot) = slots.clone().try_acquire_owned() {
-        return Some(slot);
+    let spare = (shared.limits.max_connections / SPARE).min(SPARE);
+    let makes_room = slots.available_permits() <= spare && shared.half_open.give_up_oldest();
+    if makes_room {
+        shared.metrics.given_up.inc();
     }
-    if !shared.half_open.give_up_oldest() {
-        return None;
+    match slots.clone().try_acquire_owned() {
+        Ok(slot) => Some(slot),
+        Err(_) if makes_room => tokio::time::timeout(MAKING_ROOM, slots.clone().acquire_owned()).await.ok()?.ok(),
+        Err(_) => None,
     }
-    shared.metrics.given_up.inc();
-    tokio::time::timeout(MAKING_ROOM, slots.clone().acquire_owned()).await.ok()?.ok()
 }
 
 /// How long to wait after an error; `None` when it was about one connection alone.
@@ -106,7 +109,8 @@ fn backoff(error: &io::Error, failures: u32) -> Option<Duration> {
     Some(BACKOFF.0.saturating_mul(1 << failures.min(16)).min(BACKOFF.1))
 }
 
-/// Answers 503 as far as the socket takes it without waiting, and closes; where TLS is spoken, only closes.
+/// Answers 503 as far as the socket takes it without waiting, and closes. Where TLS is spoken it only closes: to say anything would take a
+/// handshake, which costs the node more than what it refuses, and clients take a connection that closes before it for one that failed.
 fn refuse(stream: TcpStream, tls: bool) {
     if tls {
         return;

@@ -7,7 +7,8 @@
 //!
 //! Invariant: in every state but "in flight" one deadline runs; in flight, the deadlines are those of the
 //! body's reader, of the handler, and of writing. HTTP/2 sends housekeeping between requests, so there a
-//! byte does not begin a head. Until its first whole head a connection is half open.
+//! byte does not begin a head; and there each answer waits for its own peer's window, see [`Answers`]. Until its
+//! first whole head a connection is half open.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::answers::{Answer, Answers};
 use crate::half_open::Entry;
 use crate::head::Refusal;
 use crate::rest::Rest;
@@ -55,6 +57,8 @@ pub struct Activity {
     half_open: Entry,
     /// Why the head behind the requests so far is not handled.
     refusal: OnceLock<Refusal>,
+    /// Those of HTTP/2.
+    answers: Arc<Answers>,
     /// Since `waiting_since`.
     taken: AtomicU64,
     // Moments in microseconds since `start`, plus one; 0 means "not now".
@@ -76,6 +80,7 @@ impl Activity {
             rest: Rest::default(),
             half_open,
             refusal: OnceLock::new(),
+            answers: Arc::default(),
             taken: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
@@ -106,7 +111,14 @@ impl Activity {
         }
         self.head_since.store(0, Ordering::Relaxed);
         self.body_unread.store(false, Ordering::Relaxed);
-        RequestGuard(self.clone())
+        RequestGuard { activity: self.clone(), answer: None }
+    }
+
+    /// The same of HTTP/2, where whether an answer is taken is seen by the answer itself.
+    pub fn begin_stream(self: &Arc<Self>) -> RequestGuard {
+        let mut guard = self.begin();
+        guard.answer = Some(self.answers.begin());
+        guard
     }
 
     /// Waits until the connection, still half open, is to make room for another. Cancel safe.
@@ -184,6 +196,13 @@ impl Activity {
         let now = Instant::now();
         // What begins after this look cannot be over before this, so looking again then is soon enough.
         let mut next = now + deadlines.header.min(deadlines.idle).min(deadlines.write);
+        if streams {
+            match self.answers.judge(deadlines.write, deadlines.min_taken) {
+                Some(until) if until <= now => return Verdict::Cut("answer of a stream not taken"),
+                Some(until) => next = next.min(until),
+                None => {}
+            }
+        }
         let mut over = |since: Instant, allowed: Duration| {
             next = next.min(since + allowed);
             now >= since + allowed
@@ -218,13 +237,24 @@ impl Activity {
 }
 
 /// A request in flight, until its answer's last byte has left.
-pub struct RequestGuard(Arc<Activity>);
+pub struct RequestGuard {
+    activity: Arc<Activity>,
+    /// On HTTP/2.
+    answer: Option<Arc<Answer>>,
+}
+
+impl RequestGuard {
+    /// What watches whether the answer is taken, where that is not the connection's to see.
+    pub const fn answer(&self) -> Option<&Arc<Answer>> {
+        self.answer.as_ref()
+    }
+}
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
-        self.0.head_since.store(0, Ordering::Relaxed);
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.activity.idle_since.store(self.activity.now(), Ordering::Relaxed);
+        self.activity.head_since.store(0, Ordering::Relaxed);
+        self.activity.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

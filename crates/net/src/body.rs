@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -20,6 +21,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::activity::{Activity, RequestGuard};
+use crate::answers::Answer;
 use crate::rest::Arriving;
 
 /// The body of an answer.
@@ -28,6 +30,8 @@ pub struct Body {
     kind: Kind,
     /// Follow the last piece; those of a stream are among its frames.
     trailers: Option<Box<HeaderMap>>,
+    /// Counts the bytes that wait for the peer, on HTTP/2.
+    answer: Option<Arc<Answer>>,
     held: Held,
 }
 
@@ -36,8 +40,11 @@ enum Kind {
     #[default]
     Empty,
     Pieces(VecDeque<Bytes>),
-    Stream(BoxStream<'static, io::Result<Frame<Bytes>>>),
+    Stream(Frames),
 }
+
+/// Frames as they come.
+type Frames = BoxStream<'static, io::Result<Frame<Bytes>>>;
 
 /// What is given back at the end.
 #[derive(Default)]
@@ -94,6 +101,7 @@ impl Body {
     }
 
     pub(crate) fn with_request(mut self, guard: RequestGuard) -> Self {
+        self.answer = guard.answer().cloned();
         self.held.request = Some(guard);
         self
     }
@@ -128,6 +136,29 @@ impl Body {
     #[must_use]
     pub fn replaced(self, bytes: impl Into<Bytes>) -> Self {
         Self { held: self.held, trailers: self.trailers, ..Self::full(bytes) }
+    }
+
+    /// Changes the frames of a stream on their way, under the same guards; a body that is there already stays as it is.
+    #[must_use]
+    pub(crate) fn changed(self, change: impl FnOnce(Frames) -> Frames) -> Self {
+        let kind = match self.kind {
+            Kind::Stream(stream) => Kind::Stream(change(stream)),
+            kind => kind,
+        };
+        Self { kind, ..self }
+    }
+
+    /// Counts into `tally` the bytes of a stream as they leave; those of a body that is there already are its [`Self::len`].
+    #[must_use]
+    pub fn tallied(self, tally: Arc<AtomicU64>) -> Self {
+        self.changed(|stream| {
+            let count = move |frame: &io::Result<Frame<Bytes>>| {
+                if let Some(data) = frame.as_ref().ok().and_then(Frame::data_ref) {
+                    tally.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+            };
+            stream.inspect(count).boxed()
+        })
     }
 
     /// All bytes, copied together. For tests; bytes of a stream are not bounded.
@@ -172,6 +203,7 @@ impl http_body::Body for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Chunk>>>> {
         let this = &mut *self;
+        let answer = this.answer.as_ref();
         let trailers = |this: &mut Option<Box<HeaderMap>>| Poll::Ready(this.take().map(|trailers| Ok(Frame::trailers(*trailers))));
         match &mut this.kind {
             Kind::Empty => trailers(&mut this.trailers),
@@ -179,10 +211,10 @@ impl http_body::Body for Body {
                 let Some(bytes) = pieces.pop_front() else { return trailers(&mut this.trailers) };
                 // The last piece takes the guards along: it is dropped when it was written, this body when it was queued.
                 let held = pieces.is_empty().then(|| std::mem::take(&mut this.held));
-                Poll::Ready(Some(Ok(Frame::data(Chunk { bytes, _held: held }))))
+                Poll::Ready(Some(Ok(Frame::data(Chunk::new(bytes, answer, held)))))
             }
             Kind::Stream(stream) => {
-                let whole = |frame: Frame<Bytes>| frame.map_data(|bytes| Chunk { bytes, _held: None });
+                let whole = |frame: Frame<Bytes>| frame.map_data(|bytes| Chunk::new(bytes, answer, None));
                 stream.as_mut().poll_next(cx).map(|item| item.map(|item| item.map(whole)))
             }
         }
@@ -202,7 +234,23 @@ impl http_body::Body for Body {
 /// A piece of an answer on its way out.
 pub struct Chunk {
     bytes: Bytes,
+    answer: Option<Arc<Answer>>,
     _held: Option<Held>,
+}
+
+impl Chunk {
+    fn new(bytes: Bytes, answer: Option<&Arc<Answer>>, held: Option<Held>) -> Self {
+        if let Some(answer) = answer {
+            answer.handed(bytes.len());
+        }
+        Self { bytes, answer: answer.cloned(), _held: held }
+    }
+
+    fn took(&self, count: usize) {
+        if let Some(answer) = &self.answer {
+            answer.took(count);
+        }
+    }
 }
 
 impl Buf for Chunk {
@@ -213,9 +261,11 @@ impl Buf for Chunk {
         self.bytes.chunk()
     }
     fn advance(&mut self, count: usize) {
+        self.took(count);
         self.bytes.advance(count);
     }
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        self.took(len);
         self.bytes.copy_to_bytes(len)
     }
 }
@@ -231,6 +281,8 @@ enum Source {
     /// Its connection is told when the end was read.
     Incoming(Arriving),
     Pieces(VecDeque<Bytes>),
+    /// What was taken and put back, and what comes after it.
+    Ahead(VecDeque<Bytes>, Box<Source>),
     Stuck,
 }
 
@@ -240,6 +292,7 @@ impl fmt::Debug for Source {
             Self::Empty => "empty",
             Self::Incoming(_) => "incoming",
             Self::Pieces(_) => "pieces",
+            Self::Ahead(..) => "looked at",
             Self::Stuck => "stuck",
         })
     }
@@ -264,6 +317,13 @@ impl RequestBody {
         Self(Source::Stuck)
     }
 
+    /// Puts back what was taken from its beginning.
+    pub(crate) fn put_back(&mut self, pieces: VecDeque<Bytes>) {
+        if !pieces.is_empty() {
+            self.0 = Source::Ahead(pieces, Box::new(std::mem::take(&mut self.0)));
+        }
+    }
+
     pub(crate) fn incoming(incoming: Incoming, activity: &Arc<Activity>) -> Self {
         if http_body::Body::is_end_stream(&incoming) {
             return Self::empty();
@@ -284,11 +344,31 @@ impl http_body::Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.0 {
-            Source::Empty => Poll::Ready(None),
+        self.0.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Self::Ahead(pieces, rest) = self {
+            if let Some(piece) = pieces.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            *self = std::mem::take(&mut **rest);
+        }
+        match self {
+            Source::Empty | Source::Ahead(..) => Poll::Ready(None),
             Source::Incoming(arriving) => {
                 let Some((incoming, activity)) = arriving.parts() else { return Poll::Ready(None) };
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                let frame = ready!(http_body::Body::poll_frame(Pin::new(&mut *incoming), cx));
                 if frame.is_none() || http_body::Body::is_end_stream(incoming) {
                     activity.body_unread(false);
                 }
@@ -300,18 +380,24 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match self {
             Source::Empty => true,
-            Source::Incoming(arriving) => arriving.get().is_none_or(Incoming::is_end_stream),
+            Source::Ahead(pieces, rest) => pieces.is_empty() && rest.is_end_stream(),
+            Source::Incoming(arriving) => arriving.get().is_none_or(http_body::Body::is_end_stream),
             Source::Pieces(pieces) => pieces.is_empty(),
             Source::Stuck => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match self {
             Source::Empty => SizeHint::with_exact(0),
-            Source::Incoming(arriving) => arriving.get().map(Incoming::size_hint).unwrap_or_default(),
+            Source::Ahead(pieces, rest) => {
+                let ahead: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+                let rest = rest.size_hint();
+                rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest.saturating_add(ahead)))
+            }
+            Source::Incoming(arriving) => arriving.get().map(http_body::Body::size_hint).unwrap_or_default(),
             Source::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
             Source::Stuck => SizeHint::default(),
         }

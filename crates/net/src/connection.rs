@@ -31,7 +31,7 @@ use crate::server::{ConnectionLimits, ListenerConfig};
 use crate::service::{ConnectionService, Peer, Service};
 use crate::socket::{Socket, Stream};
 use crate::tls::{ClientCertificate, TlsContext};
-use crate::wire::Wire;
+use crate::wire::{Held, Place, Wire};
 
 /// How every HTTP/2 connection begins (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -94,8 +94,8 @@ impl<S: Service> Graceful for http2::Connection<TokioIo<Wire>, ConnectionService
     }
 }
 
-/// Serves a connection until it ends. Its peer's certificate is not known yet.
-pub async fn serve<S: Service>(shared: Arc<Shared<S>>, stream: TcpStream, mut peer: Peer, activity: Arc<Activity>) {
+/// Serves a connection until it ends or leaves HTTP. Its peer's certificate is not known yet. `place` is held until its last byte.
+pub async fn serve<S: Service>(shared: Arc<Shared<S>>, stream: TcpStream, mut peer: Peer, activity: Arc<Activity>, place: Place) {
     let draining = shared.group.cancelled().clone();
     let opened = tokio::select! {
         opened = open(&shared, stream, &activity) => opened,
@@ -127,11 +127,12 @@ pub async fn serve<S: Service>(shared: Arc<Shared<S>>, stream: TcpStream, mut pe
         malformed: shared.metrics.malformed_heads.clone(),
     };
     let watch = Watch { activity: activity.clone(), deadlines: shared.limits.deadlines(), streams, draining: draining.clone() };
+    let held = Held { begin, activity, draining, place };
     let end = if streams {
-        let wire = TokioIo::new(Wire::http2(stream, begin, activity, draining));
+        let wire = TokioIo::new(Wire::http2(stream, held));
         Box::pin(watch.drive(http2_builder(&shared).serve_connection(wire, service))).await
     } else {
-        let wire = TokioIo::new(Wire::http1(stream, begin, shared.limits.max_header_bytes.as_usize(), activity, draining));
+        let wire = TokioIo::new(Wire::http1(stream, shared.limits.max_header_bytes.as_usize(), held));
         Box::pin(watch.drive(http1_builder(&shared.limits).serve_connection(wire, service).with_upgrades())).await
     };
     match end {

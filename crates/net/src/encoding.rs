@@ -3,11 +3,13 @@
 //! Invariant: decompression stops at the limit on the body, whatever the input promises; work on
 //! more than a few KiB is done on a blocking thread, not on one that serves.
 
+mod stream;
+
 use std::io::{Read, Write};
 
 use bytes::Bytes;
 use flate2::Compression;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, VARY};
+use http::header::{ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, VARY};
 use http::{HeaderMap, HeaderValue};
 use plinth_types::{ByteSize, Error, Reason};
 
@@ -59,8 +61,8 @@ impl Coding {
         let mut best: Option<(Self, f32)> = None;
         let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
         for item in values.flat_map(|value| value.split(',')) {
-            let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
-            let quality = parameters.trim().strip_prefix("q=").map_or(Some(1.0), |q| q.trim().parse::<f32>().ok()).unwrap_or(0.0);
+            let (name, weight) = item.split_once(';').map_or((item, None), |(name, weight)| (name, Some(weight)));
+            let quality = weight.map_or(1.0, |weight| quality(weight).unwrap_or(0.0));
             // "*" is not taken as a wish: clients that send it rarely mean it.
             let Some(coding) = Self::named(name.trim()) else { continue };
             if quality > 0.0 && best.is_none_or(|(_, known)| quality > known) {
@@ -69,6 +71,14 @@ impl Coding {
         }
         best.map(|(coding, _)| coding)
     }
+}
+
+/// A weight as RFC 9110, 12.4.2 has it: from 0 to 1 with at most three decimals.
+fn quality(weight: &str) -> Option<f32> {
+    let (name, value) = weight.trim().split_once('=')?;
+    let (value, decimals) = (value.trim(), value.trim().split_once('.').map_or("", |(_, decimals)| decimals));
+    let plain = value.starts_with(['0', '1']) && decimals.len() <= 3 && value.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    value.parse().ok().filter(|quality| plain && name.trim().eq_ignore_ascii_case("q") && *quality <= 1.0)
 }
 
 /// Decompresses a whole body.
@@ -91,6 +101,20 @@ fn decode_now(coding: Coding, body: &[u8], max: ByteSize, held: HeldMemory) -> R
             if decoder.total_in() != body.len() as u64 { Err(malformed()) } else { Ok(bytes) }
         }
     }
+}
+
+/// Decompresses the beginning of a body, up to `most` bytes; whether that is all of it. What is damaged ends it.
+pub(crate) fn decode_beginning(coding: Coding, body: &[u8], most: usize) -> (Vec<u8>, bool) {
+    let mut plain = Vec::new();
+    // One more than is kept: a body that ends there is whole.
+    let limit = most as u64 + 1;
+    let read = match coding {
+        Coding::Gzip => flate2::read::MultiGzDecoder::new(body).take(limit).read_to_end(&mut plain),
+        Coding::Deflate => flate2::read::ZlibDecoder::new(body).take(limit).read_to_end(&mut plain),
+    };
+    let ended = read.is_ok() && plain.len() <= most;
+    plain.truncate(most);
+    (plain, ended)
 }
 
 fn malformed() -> Error {
@@ -128,10 +152,48 @@ pub async fn compress(response: Response, coding: Option<Coding>) -> Response {
     };
     let Some(compressed) = encode(coding, pieces).await else { return response };
     let (mut parts, body) = response.into_parts();
-    parts.headers.remove(CONTENT_LENGTH);
-    parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
-    parts.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    say(&mut parts.headers, coding);
     http::Response::from_parts(parts, body.replaced(compressed))
+}
+
+/// The same also for an answer that is still coming, whose length is not known or was announced as large enough. Whether an answer may be
+/// compressed at all is for the caller to know.
+pub async fn compress_coming(response: Response, coding: Coding) -> Response {
+    if response.body().len().is_some() {
+        return compress(response, Some(coding)).await;
+    }
+    let small = crate::content_length(response.headers()).is_some_and(|length| length < MIN_COMPRESSED);
+    if small || response.headers().contains_key(CONTENT_ENCODING) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    say(&mut parts.headers, coding);
+    http::Response::from_parts(parts, body.changed(|stream| Box::pin(stream::Compressing::new(stream, coding))))
+}
+
+/// Says in the headers of an answer that it is compressed.
+fn say(headers: &mut HeaderMap, coding: Coding) {
+    headers.remove(CONTENT_LENGTH);
+    // Ranges of the plain bytes are no ranges of these.
+    headers.remove(ACCEPT_RANGES);
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
+    if let Some(weak) = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")).map(|tag| [b"W/", tag.as_bytes()].concat())
+        && let Ok(weak) = HeaderValue::from_maybe_shared(Bytes::from(weak))
+    {
+        headers.insert(ETAG, weak);
+    }
+    vary(headers);
+}
+
+/// Says that the answer depends on what compression its caller takes.
+pub fn vary(headers: &mut HeaderMap) {
+    let said = headers.get_all(VARY).iter().filter_map(|value| value.to_str().ok());
+    let named = said
+        .flat_map(|value| value.split(','))
+        .any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("accept-encoding"));
+    if !named {
+        headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
 }
 
 /// Compresses pieces together; `None` when nothing is gained, or when it fails: the plain bytes are as good. Cancel safe.
@@ -230,11 +292,39 @@ mod tests {
             ("gzip;q=0", None),
             ("br, *", None),
             ("GZIP;q=x", None),
+            ("gzip;q=inf, deflate;q=0.1", Some(Coding::Deflate)),
+            ("gzip;q=1.5", None),
+            ("gzip ; Q=0.5 , deflate;q=0.501", Some(Coding::Deflate)),
+            ("gzip;q=0.0001", None),
+            ("gzip;level=9", None),
             ("identity", None),
         ] {
             assert_eq!(accepted(value), coding, "{value}");
         }
         assert_eq!(Coding::accepted(&HeaderMap::new()), None);
+    }
+
+    #[tokio::test]
+    async fn answers_that_come_are_compressed_as_they_come() {
+        let held = Arc::new(());
+        let answer = |headers: &[(http::HeaderName, &str)]| {
+            let pieces = [Ok(Bytes::from(vec![b'a'; 50_000])), Ok(Bytes::from(vec![b'b'; 50_000]))];
+            let mut answer = Response::new(Body::stream(futures_util::stream::iter(pieces)).with_guard(held.clone()));
+            answer.headers_mut().extend(headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())));
+            answer
+        };
+        let packed =
+            compress_coming(answer(&[(ETAG, "\"1\""), (ACCEPT_RANGES, "bytes"), (VARY, "origin, accept-encoding")]), Coding::Gzip).await;
+        assert_eq!((&packed.headers()[CONTENT_ENCODING], &packed.headers()[ETAG]), (&"gzip".parse().unwrap(), &"W/\"1\"".parse().unwrap()));
+        assert!(!packed.headers().contains_key(ACCEPT_RANGES) && packed.headers().get_all(VARY).iter().count() == 1);
+        assert_eq!(Arc::strong_count(&held), 2);
+        let bytes = packed.into_body().into_bytes().await.unwrap();
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert!(bytes.len() < 1000 && decoded(Coding::Gzip, bytes, 100_000).await.unwrap().len() == 100_000);
+        for header in [(CONTENT_LENGTH, "1000"), (CONTENT_ENCODING, "br")] {
+            let as_it_was = compress_coming(answer(&[header]), Coding::Gzip).await;
+            assert_eq!(as_it_was.into_body().into_bytes().await.unwrap().len(), 100_000);
+        }
     }
 
     #[tokio::test]

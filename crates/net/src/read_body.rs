@@ -17,9 +17,11 @@ use crate::encoding::{self, Coding};
 use crate::pace::Pace;
 use crate::{Request, RequestBody};
 
-/// Up to this size the buffer is made as large as announced; beyond it grows with what arrives, so that a peer who
-/// only announces costs nothing.
-const TRUSTED_LENGTH: usize = 1 << 20;
+/// The buffer is made as large as announced up to this size, or up to so many times what has arrived, but not over `MOST_TRUSTED`; beyond that
+/// it grows with what arrives. So a peer who only announces holds next to nothing of the memory for bodies, and others' bodies find room.
+const TRUSTED_LENGTH: usize = 2 << 10;
+const TRUSTED_TIMES: usize = 8;
+const MOST_TRUSTED: usize = 1 << 20;
 
 /// What a body may cost.
 #[derive(Debug, Clone)]
@@ -159,7 +161,7 @@ impl Buffer {
         }
         if wanted > self.bytes.capacity() {
             let announced = self.announced.map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
-            let trusted = if announced <= TRUSTED_LENGTH { announced } else { TRUSTED_LENGTH.min(wanted.saturating_mul(2)) };
+            let trusted = TRUSTED_LENGTH.max(wanted.saturating_mul(TRUSTED_TIMES)).min(MOST_TRUSTED);
             let doubled = self.bytes.capacity().saturating_mul(2).max(trusted).min(announced).min(self.max.as_usize());
             let capacity = doubled.max(wanted);
             self.held.grow_to(capacity)?;
@@ -233,6 +235,17 @@ mod tests {
         drop(first);
         assert!(read_body(&mut request(body(), &length), &limits).await.is_ok());
         assert_eq!(limits.memory.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_only_announces_holds_little() {
+        let mut limits = limits(1 << 20);
+        limits.memory = BodyMemory::new(ByteSize::kib(100));
+        let mut buffer = Buffer { bytes: Vec::new(), held: limits.memory.hold(), max: limits.max, announced: Some(1 << 20) };
+        buffer.add(b"ab").unwrap();
+        assert_eq!(limits.memory.used(), TRUSTED_LENGTH as u64);
+        buffer.add(&[0; 8 << 10]).unwrap();
+        assert!(limits.memory.used() <= 65 << 10, "{}", limits.memory.used());
     }
 
     #[tokio::test(start_paused = true)]

@@ -68,7 +68,8 @@ impl<S: Service> hyper::service::Service<http::Request<Incoming>> for Connection
     type Future = Answer;
 
     fn call(&self, request: http::Request<Incoming>) -> Answer {
-        let guard = self.activity.begin();
+        let one_by_one = request.version() <= Version::HTTP_11;
+        let guard = if one_by_one { self.activity.begin() } else { self.activity.begin_stream() };
         if let Some(refusal) = self.activity.refusal().filter(|_| request.method().as_str() == REFUSED) {
             self.malformed.inc();
             tracing::debug!(peer = %self.peer.remote, why = refusal.why, "the head of a request was refused");
@@ -76,7 +77,6 @@ impl<S: Service> hyper::service::Service<http::Request<Incoming>> for Connection
         }
         let (service, peer, panics) = (self.service.clone(), self.peer.clone(), self.panics.clone());
         let (lame_duck, activity) = (self.lame_duck.clone(), self.activity.clone());
-        let one_by_one = request.version() <= Version::HTTP_11;
         if !http_body::Body::is_end_stream(request.body()) {
             activity.rest.open(request.version(), request.headers());
         }

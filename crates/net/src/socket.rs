@@ -14,6 +14,9 @@ use tokio_rustls::server::TlsStream;
 
 use crate::activity::Activity;
 
+/// Parts that are shorter than this together are copied into one: that costs less than the kernel's looking at each.
+const SMALL: usize = 1024;
+
 /// A socket that notes what its peer takes.
 pub struct Socket {
     stream: TcpStream,
@@ -47,7 +50,11 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        let mut whole = [0; SMALL];
+        let written = match gather(parts, &mut whole) {
+            Some(bytes) => Pin::new(&mut self.stream).poll_write(cx, bytes),
+            None => Pin::new(&mut self.stream).poll_write_vectored(cx, parts),
+        };
         self.note(written)
     }
 
@@ -64,6 +71,17 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+/// The parts as one, where they have room.
+fn gather<'a>(parts: &[io::IoSlice<'_>], whole: &'a mut [u8; SMALL]) -> Option<&'a [u8]> {
+    let mut length = 0;
+    for part in parts {
+        let end = length + part.len();
+        whole.get_mut(length..end)?.copy_from_slice(part);
+        length = end;
+    }
+    whole.get(..length)
 }
 
 /// What a connection speaks on.
@@ -106,5 +124,20 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on!(&mut *self, inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_parts_become_one_and_large_ones_stay() {
+        let mut whole = [0; SMALL];
+        let parts = [io::IoSlice::new(b"head "), io::IoSlice::new(b""), io::IoSlice::new(b"body")];
+        assert_eq!(gather(&parts, &mut whole), Some(&b"head body"[..]));
+        let full = [7; SMALL];
+        assert_eq!(gather(&[io::IoSlice::new(&full)], &mut whole), Some(&full[..]));
+        assert_eq!(gather(&[io::IoSlice::new(b"h"), io::IoSlice::new(&full)], &mut whole), None);
     }
 }

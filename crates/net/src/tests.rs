@@ -1,5 +1,6 @@
 //! The server on real sockets of the loopback: what clients do to it, well-meaning and not.
 
+mod corpus;
 mod crowd;
 mod drain;
 mod heads;
@@ -103,6 +104,13 @@ impl Service for Demo {
             "/stream" => {
                 let parts = [Ok(Bytes::from_static(b"a")), Ok(Bytes::from_static(b"b"))];
                 Response::new(Body::stream(futures_util::stream::iter(parts)).with_guard(Live::new(&self.live)))
+            }
+            "/trickle" => {
+                let parts = futures_util::stream::unfold(0, |n| async move {
+                    tokio::time::sleep(Duration::from_millis(150)).await;
+                    (n < 3).then(|| (Ok(Bytes::from_static(b"x")), n + 1))
+                });
+                Response::new(Body::stream(parts))
             }
             "/broken" => Response::new(Body::stream(futures_util::stream::iter([
                 Ok(Bytes::from_static(b"a")),

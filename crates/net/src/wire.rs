@@ -5,6 +5,9 @@
 //! closing a socket with unread bytes makes the kernel send a reset, which destroys an answer that the
 //! peer has not read yet (a 413 to a large upload, for one).
 //!
+//! It also holds the connection's place under the caps of its listener, so that a connection that has left HTTP counts for as long as its bytes
+//! are carried.
+//!
 //! In the place of a head that is refused the parser gets one of ours ([`REFUSED`]), so that the answer
 //! comes in its turn, after those to the requests before it; behind it the parser gets nothing.
 
@@ -47,6 +50,19 @@ pub struct Wire {
     activity: Arc<Activity>,
     draining: CancellationToken,
     linger: Option<Pin<Box<Sleep>>>,
+    _place: Place,
+}
+
+/// What a connection holds of its listener until it ends: its place under the caps.
+pub type Place = Box<dyn Send + Sync>;
+
+/// What comes with a stream.
+pub struct Held {
+    /// What was read of it already.
+    pub begin: BytesMut,
+    pub activity: Arc<Activity>,
+    pub draining: CancellationToken,
+    pub place: Place,
 }
 
 struct Heads {
@@ -66,17 +82,19 @@ enum End {
 
 impl Wire {
     /// Wraps a stream of HTTP/1, the beginning of which was read already. Heads have at most `max` bytes.
-    pub fn http1(stream: Stream, begin: BytesMut, max: usize, activity: Arc<Activity>, draining: CancellationToken) -> Self {
+    pub fn http1(stream: Stream, max: usize, held: Held) -> Self {
         let heads = Heads { tracker: Tracker::new(max), max, end: None };
-        let mut wire = Self { stream, heads: Some(heads), held: begin, passed: 0, activity, draining, linger: None };
+        let Held { begin, activity, draining, place } = held;
+        let mut wire = Self { stream, heads: Some(heads), held: begin, passed: 0, activity, draining, linger: None, _place: place };
         wire.judge_held();
         wire
     }
 
     /// The same of HTTP/2, which brings its own framing.
-    pub fn http2(stream: Stream, begin: BytesMut, activity: Arc<Activity>, draining: CancellationToken) -> Self {
+    pub fn http2(stream: Stream, held: Held) -> Self {
+        let Held { begin, activity, draining, place } = held;
         let passed = begin.len();
-        Self { stream, heads: None, held: begin, passed, activity, draining, linger: None }
+        Self { stream, heads: None, held: begin, passed, activity, draining, linger: None, _place: place }
     }
 
     /// What follows is not HTTP any more: nothing is judged from here on. Whether that can be: not after a head was refused.

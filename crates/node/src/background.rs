@@ -35,13 +35,21 @@ impl Background {
     /// # Errors
     /// When the machine has no thread to give.
     pub fn start(world: World) -> std::io::Result<Self> {
+        Self::start_at(NICE, world)
+    }
+
+    /// As [`Self::start`], at another priority: for short work that requests may be waiting for.
+    ///
+    /// # Errors
+    /// When the machine has no thread to give.
+    pub fn start_at(nice: i32, world: World) -> std::io::Result<Self> {
         let (line, jobs) = mpsc::channel::<Job>(LINE);
         let jobs = std::sync::Arc::new(std::sync::Mutex::new(jobs));
         for _ in 0..THREADS {
             let jobs = jobs.clone();
             std::thread::Builder::new().name("background".to_owned()).spawn(move || {
                 // On Linux this is the priority of the calling thread alone.
-                if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+                if let Err(error) = rustix::process::setpriority_process(None, nice) {
                     tracing::warn!(%error, "background work runs at the usual priority");
                 }
                 loop {

@@ -1,27 +1,30 @@
 //! The listeners, and what they share: limits, users' routes, upstreams, the ladder, certificates.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use plinth_api::{Dialect, Services};
 use plinth_cluster::Snapshot;
 use plinth_config::{Config, LimitsUrl};
 use plinth_gateway::{
-    Aliases, AnswersOptions, Authentication, Dispatch, Edge, Gateway, Limits, MetricsService, Overload, RouteTable, ShadowMetrics,
-    SharedLimits, Upstreams, UpstreamsOptions,
+    AccessLog, Aliases, AnswersOptions, Authentication, Dispatch, Edge, FilterSource, Filters, Gateway, Limits, MetricsService, Overload,
+    RouteTable, ShadowMetrics, SharedLimits, Tracing, Upstreams, UpstreamsOptions,
 };
-use plinth_identity::{KeyRing, Refusals};
+use plinth_identity::{KeyRing, Refusals, TenantRecords};
 use plinth_net::outbound::{OutboundOptions, TlsRoots};
 use plinth_net::tls::{self, TlsContext};
 use plinth_net::{ConnectionLimits, ListenerConfig, Server};
 use plinth_policy::overload::LadderSettings;
 use plinth_runtime::{TaskGroup, World};
+use plinth_serving::Serving;
 use plinth_store::limits::{RedisLeases, RedisLeasesOptions};
+use plinth_store::resources::gateway::PlanRecord;
 use plinth_telemetry::Catalogue;
 use plinth_types::{Label, ModelName, TenantName, VersionNumber};
 
 use crate::load::Meter;
-use crate::options;
+use crate::{hangup, options};
 
 /// The most connections on the metrics and on the admin listener.
 const SIDE_CONNECTIONS: usize = 64;
@@ -31,18 +34,30 @@ const SIDE_CONNECTIONS: usize = 64;
 pub struct Shared {
     pub edge: Arc<Edge>,
     upstreams: Arc<Upstreams>,
+    pub filters: Arc<Filters>,
     limits: Arc<Limits>,
     default_plan: Option<Label>,
+    /// The plans and tenants in force: most snapshots change neither.
+    applied: Arc<Mutex<Option<Applied>>>,
 }
 
+/// The plans and the tenants of a snapshot.
+type Applied = (Arc<BTreeMap<Label, Arc<PlanRecord>>>, Arc<TenantRecords>);
+
 impl Shared {
-    pub fn new(config: &Config, catalogue: &Arc<Catalogue>, world: &World, tasks: &TaskGroup) -> Result<Self> {
+    pub fn new(
+        config: &Config,
+        serving: &Arc<Serving>,
+        modules: Arc<dyn FilterSource>,
+        catalogue: &Arc<Catalogue>,
+        (world, tasks): (&World, &TaskGroup),
+    ) -> Result<Self> {
         let replay = options::replay(config);
         let outbound = OutboundOptions { tls: Some(TlsRoots::System), ..OutboundOptions::default() };
         let upstreams = UpstreamsOptions { outbound, ..UpstreamsOptions::new(replay.clone()) };
         let upstreams = Upstreams::new(upstreams, world, catalogue.clone(), tasks).context("the machine's certificates")?;
         let limits = Arc::new(Limits::new(world, catalogue.limits(), options::limits(config)?, shared_limits(config, world, tasks)?));
-        let mut meter = Meter::new();
+        let mut meter = Meter::new(Some(serving.clone()));
         let overload = if config.gateway.ladder {
             Overload::start(LadderSettings::default(), move || meter.measure(), catalogue.overload_level.clone(), world, tasks)
         } else {
@@ -51,8 +66,16 @@ impl Shared {
         let answers = AnswersOptions { memory: config.gateway.answers, ..AnswersOptions::default() };
         let shadows = TaskGroup::child_of(tasks, "shadows");
         let dispatch = Dispatch::new(upstreams.clone(), answers, ShadowMetrics::new(catalogue), replay, world.clone(), shadows);
+        let filters = Filters::new(modules, catalogue.clone(), world.clone(), TaskGroup::child_of(tasks, "filters"));
         let default_plan = config.limits.default_plan.as_ref().map(|name| name.parse()).transpose().context("limits.default_plan")?;
-        Ok(Self { edge: Arc::new(Edge::new(limits.clone(), overload, dispatch)), upstreams, limits, default_plan })
+        Ok(Self {
+            edge: Arc::new(Edge::new(limits.clone(), overload, dispatch)),
+            upstreams,
+            filters,
+            limits,
+            default_plan,
+            applied: Arc::default(),
+        })
     }
 
     /// Takes a snapshot with its ring of keys, which says where each tenant stands. Upstreams first, so that no route leads to one that is not
@@ -60,10 +83,18 @@ impl Shared {
     pub fn follow(&self, snapshot: &Snapshot, ring: &KeyRing) {
         let upstreams = snapshot.upstreams.iter().flat_map(|(tenant, all)| all.iter().map(move |(name, record)| (tenant, name, &**record)));
         self.upstreams.apply(upstreams);
-        let tenants = snapshot.tenants.iter().filter_map(|(name, record)| Some((name, ring.tenant(name.as_str())?.0, &**record)));
-        self.limits.apply(&snapshot.plans, tenants, self.default_plan.as_ref());
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |(plans, tenants): &Applied| Arc::ptr_eq(plans, &snapshot.plans) && Arc::ptr_eq(tenants, &snapshot.tenants);
+        if !applied.as_ref().is_some_and(same) {
+            let tenants = snapshot.tenants.iter().filter_map(|(name, record)| Some((name, ring.tenant(name.as_str())?.0, &**record)));
+            self.limits.apply(&snapshot.plans, tenants, self.default_plan.as_ref());
+            *applied = Some((snapshot.plans.clone(), snapshot.tenants.clone()));
+        }
+        drop(applied);
         self.limits.addresses(Some(&snapshot.addresses));
-        self.edge.follow(RouteTable::compile(&snapshot.routes, &Known(snapshot)));
+        // Filters before the routes that name them.
+        self.filters.follow(&snapshot.filters, &snapshot.routes);
+        self.edge.follow(RouteTable::compile(&snapshot.routes, &Known(snapshot), &self.filters));
     }
 }
 
@@ -104,9 +135,17 @@ pub fn listen(
 ) -> Result<Vec<Server>> {
     let limits = options::connections(config);
     let tls = certificates(config, catalogue, world, tasks)?;
+    hangup::follow(tls.clone(), services.snapshot.clone(), tasks);
+    let requests = options::access_log(config).map(|options| AccessLog::start(options, catalogue.access_log_dropped.clone(), world, tasks));
+    let tracing = Arc::new(Tracing::new(options::tracing(config)));
     let gateway = |routes| {
         let gateway = Gateway::new(routes, door.authentication.clone(), options::hosts(config), catalogue.clone(), world.clone());
-        gateway.map(|gateway| gateway.noting(door.refusals.clone()).behind(door.shared.edge.clone())).context("the table of routes")
+        let gateway = gateway.context("the table of routes")?.noting(door.refusals.clone()).behind(door.shared.edge.clone());
+        let gateway = gateway.tracing(tracing.clone());
+        Ok::<_, anyhow::Error>(match &requests {
+            Some(log) => gateway.logging(log),
+            None => gateway,
+        })
     };
     let plain = |name, address| ListenerConfig::new(name, address, limits, catalogue.listener(name));
     let listener = |name, address| ListenerConfig { tls: tls.clone(), ..plain(name, address) };

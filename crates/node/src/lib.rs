@@ -10,6 +10,8 @@ mod background;
 mod bootstrap;
 mod data_dir;
 mod edge;
+mod filters;
+mod hangup;
 mod issuers;
 mod ledger;
 mod library;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use plinth_api::{GrpcSettings, Settings};
 use plinth_config::{AuthMode, Backend, Config};
 use plinth_engine::{BackendKind, Provider};
-use plinth_gateway::{LimitOptions, Networks};
+use plinth_gateway::{AccessLogOptions, LimitOptions, Networks, TraceOptions};
 use plinth_net::tls::{CertificateFiles, TlsOptions};
 use plinth_net::{BodyLimits, BodyMemory, ConnectionLimits, HostRules, Http2Limits, UploadLimits};
 use plinth_policy::limits::BanSettings;
@@ -17,6 +17,7 @@ use plinth_store::metadata::{MetadataOptions, MetadataUrl};
 use plinth_store::objects::{ObjectsOptions, ObjectsUrl, S3Credentials};
 use plinth_types::ByteSize;
 
+use crate::filters::Ceilings;
 use crate::library::find_onnxruntime;
 
 /// The time over which the rate of a body is judged.
@@ -212,6 +213,26 @@ pub fn tls(config: &Config) -> Option<TlsOptions> {
     Some(TlsOptions { certificates, client_ca, client_required, ..base })
 }
 
+/// Which requests have a line; `None`: none has.
+pub fn access_log(config: &Config) -> Option<AccessLogOptions> {
+    let log = &config.access_log;
+    let options = AccessLogOptions {
+        share: log.successes.of_u32(),
+        lines: log.lines,
+        paths: log.paths,
+        file: log.file.clone(),
+        file_size: log.file_size,
+        files: log.files,
+    };
+    log.enabled.then_some(options)
+}
+
+/// Which requests are traced.
+pub fn tracing(config: &Config) -> TraceOptions {
+    let trace = &config.trace;
+    TraceOptions { accept: trace.accept, share: trace.sample.of_u32(), wishes: trace.wishes }
+}
+
 /// What of a body is read so that it can be sent twice.
 pub fn replay(config: &Config) -> BodyLimits {
     let http = &config.http;
@@ -222,6 +243,12 @@ pub fn replay(config: &Config) -> BodyLimits {
         timeout: http.request_timeout,
         memory: BodyMemory::new(http.body_memory),
     }
+}
+
+/// What no filter gets more of.
+pub fn filters(config: &Config) -> Ceilings {
+    let gateway = &config.gateway;
+    Ceilings { time: gateway.filter_time, memory: gateway.filter_memory, body: gateway.filter_body }
 }
 
 /// Bans, and how many users are counted at a time.

@@ -26,6 +26,7 @@ use crate::announce::{Announce, Announcement};
 use crate::artifacts::Artifacts;
 use crate::data_dir::{Addresses, DataDir};
 use crate::edge::{self, Door, Shared};
+use crate::filters::FilterFiles;
 use crate::issuers::Providers;
 use crate::ledger::Ledger;
 use crate::probe::Stores;
@@ -123,6 +124,9 @@ impl Node {
         let keeper = Keeper::start(parts, world, tasks).await.context("the snapshot cannot be used")?;
         let floors = Arc::new(FloorBook::open(data.path().join("floors.json"))?);
         let cache = data.path().join("cache");
+        let modules =
+            FilterFiles::open(registry.clone(), policy.clone(), data.path().join("filters"), options::filters(config), world.clone());
+        let modules = Arc::new(modules.context("the directory of filters cannot be used")?);
         let artifacts = Artifacts::open(registry.clone(), policy, floors.clone(), cache, world.clone())
             .context("the cache of versions cannot be opened")?;
         let artifacts = Arc::new(artifacts);
@@ -135,7 +139,7 @@ impl Node {
         let asking = TokensParts { fetch: Arc::new(Providers::new(tasks)), store, world: world.clone() };
         let tokens = Tokens::start(asking, tasks);
         let refusals = Refusals::start(data.path().join("audit"), catalogue.audit_refusals_lost.clone(), world, tasks);
-        let shared = Shared::new(config, &catalogue, world, tasks)?;
+        let shared = Shared::new(config, &serving, modules.clone(), &catalogue, (world, tasks))?;
         let follower = Follower {
             shared: shared.clone(),
             keeper: keeper.clone(),
@@ -143,6 +147,7 @@ impl Node {
             keys: keys.clone(),
             tokens: tokens.clone(),
             artifacts: artifacts.clone(),
+            modules,
             floors,
         };
         let applied = follower.start(tasks);
@@ -160,6 +165,7 @@ impl Node {
             snapshot: keeper,
             applied,
             verifier: artifacts,
+            filters: shared.filters.clone(),
             probe: Arc::new(Stores { metadata: metadata.clone(), objects, refusals: data.path().join("audit") }),
             regions: Regions::new(options::regions(config)),
             traces: Traces::new(world.clone()),
@@ -329,6 +335,7 @@ struct Follower {
     keys: Arc<ArcSwap<KeyRing>>,
     tokens: Tokens,
     artifacts: Arc<Artifacts>,
+    modules: Arc<FilterFiles>,
     floors: Arc<FloorBook>,
 }
 
@@ -390,7 +397,11 @@ impl Follower {
             let named = entry.model.aliases.values().map(|t| &t.version).chain(pinned);
             keep.extend(named.filter_map(|v| entry.versions.get(v)).map(|r| r.content));
         }
-        let artifacts = self.artifacts.clone();
-        let _ = tokio::task::spawn_blocking(move || artifacts.prune(&keep)).await;
+        let (artifacts, modules) = (self.artifacts.clone(), self.modules.clone());
+        let prune = move || {
+            artifacts.prune(&keep);
+            modules.prune(&snapshot);
+        };
+        let _ = tokio::task::spawn_blocking(prune).await;
     }
 }

@@ -49,6 +49,11 @@ pub(crate) fn former_model_key(tenant: &TenantName, model: &ModelName) -> Record
     RecordKey::new(Kind::FormerModel, tenant.clone(), model.as_str())
 }
 
+/// Where the newest number of a filter is kept when the filter is gone. No name of a model holds a slash.
+pub(crate) fn former_filter_key(tenant: &TenantName, filter: &str) -> RecordKey {
+    RecordKey::new(Kind::FormerModel, tenant.clone(), format!("filter/{filter}"))
+}
+
 pub(crate) fn collection_key() -> RecordKey {
     RecordKey::new(Kind::Collection, TenantName::default_tenant(), "plan")
 }

@@ -18,8 +18,10 @@ mod words;
 
 pub use plinth_store::resources::gateway::{builtin_plan, builtin_plans};
 pub use registry::{
-    Actor, Applied, AppliedResource, ApplyOutcome, AuditPage, AuditReport, CollectGarbage, Edit, Garbage, Model, MoveAlias, NewVersion,
-    Page, PageQuery, PushOutcome, Pushed, Registry, ResourceKind, ResourceSpec, RollBack, StoredResource, Version,
+    Actor, Applied, AppliedResource, ApplyOutcome, AuditPage, AuditReport, CollectGarbage, Edit, Filter, Garbage, Model, MoveAlias,
+    NewFilter, NewVersion, Page, PageQuery, PushOutcome, Pushed, PushedFilter, Registry, ResourceKind, ResourceSpec, RollBack,
+    StoredResource, Version,
 };
+pub use signing::filter::FilterFacts;
 pub use signing::{Binding, PublicKey, RollbackPermission, SigningKey, Verified};
 pub use trust::{Doubt, Floor, FloorBook, Known, TrustPolicy, Verdict, VersionFacts};

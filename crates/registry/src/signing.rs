@@ -10,6 +10,7 @@
 
 mod bundle;
 mod dsse;
+pub mod filter;
 mod key;
 mod permission;
 mod statement;
@@ -19,7 +20,7 @@ use plinth_types::{ArtifactPath, Error, ModelName, Reason, Result, TenantName, V
 
 use bundle::Bundle;
 use dsse::Envelope;
-use statement::Statement;
+use statement::{SealedKind, Statement};
 
 pub use key::{PrivatePem, PublicKey, SigningKey};
 pub use permission::RollbackPermission;
@@ -98,13 +99,17 @@ pub struct Inspected {
 /// # Errors
 /// `InvalidResource` when there are no files, too many, or the bundle would be too large.
 pub fn sign(name: &str, files: &[FileEntry], binding: Option<&Binding>, key: &SigningKey) -> Result<String> {
+    sign_as(None, name, files, binding, key)
+}
+
+fn sign_as(kind: Option<SealedKind>, name: &str, files: &[FileEntry], binding: Option<&Binding>, key: &SigningKey) -> Result<String> {
     if files.is_empty() || files.len() > MAX_RESOURCES {
         return Err(Error::new(
             Reason::InvalidResource,
             format!("a signature covers 1 to {MAX_RESOURCES} files, here are {}", files.len()),
         ));
     }
-    let statement = Statement::new(name, files, binding);
+    let statement = Statement::new(name, files, binding, kind);
     let payload = serde_json::to_vec(&statement).map_err(|e| Error::internal("encoding a statement").source(e))?;
     let envelope = Envelope::sign(statement::PAYLOAD_TYPE, &payload, key, "");
     let text = Bundle::new(&key.public(), envelope).to_json()?;
@@ -120,6 +125,10 @@ pub fn sign(name: &str, files: &[FileEntry], binding: Option<&Binding>, key: &Si
 /// `SignatureInvalid` when it is no such bundle or its signature does not hold, `SignerNotTrusted` when another key made
 /// it, `ContentAltered` naming a file that differs, is missing or is not covered.
 pub fn verify(bundle: &str, files: &[FileEntry], trusted: &[PublicKey]) -> Result<Verified> {
+    verify_as(None, bundle, files, trusted)
+}
+
+fn verify_as(kind: Option<SealedKind>, bundle: &str, files: &[FileEntry], trusted: &[PublicKey]) -> Result<Verified> {
     let bundle = Bundle::parse(bundle)?;
     let (payload, signer) =
         bundle.envelope.verify(statement::PAYLOAD_TYPE, bundle.hint(), trusted).map_err(|error| match error.reason() {
@@ -128,7 +137,7 @@ pub fn verify(bundle: &str, files: &[FileEntry], trusted: &[PublicKey]) -> Resul
         })?;
     let statement = Statement::parse(&payload)?;
     let unlisted = statement.compare(files)?;
-    Ok(Verified { signer: signer.fingerprint().to_owned(), binding: binding_of(&statement, files, &unlisted)?, unlisted })
+    Ok(Verified { signer: signer.fingerprint().to_owned(), binding: binding_of(kind, &statement, files, &unlisted)?, unlisted })
 }
 
 /// Holds a bundle against files without asking for a key: for what can be said when a version is pushed.
@@ -136,11 +145,15 @@ pub fn verify(bundle: &str, files: &[FileEntry], trusted: &[PublicKey]) -> Resul
 /// # Errors
 /// As [`verify`], but never `SignerNotTrusted`, and a forged signature passes.
 pub fn inspect(bundle: &str, files: &[FileEntry]) -> Result<Inspected> {
+    inspect_as(None, bundle, files)
+}
+
+fn inspect_as(kind: Option<SealedKind>, bundle: &str, files: &[FileEntry]) -> Result<Inspected> {
     let bundle = Bundle::parse(bundle)?;
     let payload = bundle.envelope.unverified_payload(statement::PAYLOAD_TYPE)?;
     let statement = Statement::parse(&payload)?;
     let unlisted = statement.compare(files)?;
-    Ok(Inspected { claimed_signer: bundle.hint().map(str::to_owned), binding: binding_of(&statement, files, &unlisted)?, unlisted })
+    Ok(Inspected { claimed_signer: bundle.hint().map(str::to_owned), binding: binding_of(kind, &statement, files, &unlisted)?, unlisted })
 }
 
 /// Refuses a version in which the signature does not cover every file: whatever is kept may be loaded.
@@ -157,8 +170,12 @@ pub fn cover_everything(unlisted: &[ArtifactPath]) -> Result<()> {
     }
 }
 
-fn binding_of(statement: &Statement, files: &[FileEntry], unlisted: &[ArtifactPath]) -> Result<Option<Binding>> {
+fn binding_of(kind: Option<SealedKind>, statement: &Statement, files: &[FileEntry], unlisted: &[ArtifactPath]) -> Result<Option<Binding>> {
     let Some(extension) = statement.extension() else { return Ok(None) };
+    if extension.kind != kind {
+        let [what, wanted] = [extension.kind, kind].map(|kind| if kind.is_some() { "a filter" } else { "a model" });
+        return Err(invalid(format!("the signature was made for {what}, not for {wanted}: sign it again as what it is")));
+    }
     let signed: Vec<_> = files.iter().filter(|file| !unlisted.contains(&file.path)).cloned().collect();
     // The list was compared by digest; the content digest also holds the sizes.
     if extension.content != content_digest(&signed) {

@@ -92,6 +92,9 @@ impl State {
             }
             Kind::Deployment => drop(self.deployments.insert(owner(name)?, decode(record)?)),
             Kind::Collection => self.collecting.extend(decode::<CollectionRecord>(record)?.deleting),
+            Kind::FormerModel if name.starts_with("filter/") => {
+                decode::<FormerModelRecord>(record)?;
+            }
             Kind::FormerModel => drop(self.former.insert(owner(name)?, decode(record)?)),
             Kind::Plan | Kind::Upstream | Kind::Route | Kind::Issuer | Kind::Filter | Kind::Addresses => gateway::read(record)?,
         }

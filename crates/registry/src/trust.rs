@@ -8,11 +8,14 @@
 //! It judges the list of files. That the bytes have the digests in the list is for whoever loads them; where floors are
 //! kept is [`FloorBook`]'s business.
 
+mod filter;
 mod floor;
 
+use plinth_store::resources::gateway::FilterVersion;
 use plinth_store::resources::{VersionRecord, content_digest};
 use plinth_types::{AliasName, Error, ModelName, Reason, Result, TenantName, VersionNumber};
 
+use crate::signing::filter::FilterFacts;
 use crate::signing::{self, PublicKey, RollbackPermission, Verified};
 
 pub use floor::{Floor, FloorBook, Known};
@@ -87,6 +90,14 @@ impl TrustPolicy {
             Err(error) => (None, signed.then(|| Doubt { reason: error.reason(), text: error.public_text().to_owned() })),
         };
         Ok(Verdict { signed, signer, doubt, floor: self.next_floor(facts, floor)? })
+    }
+
+    /// Decides about a version of a filter; the signer's fingerprint, when a trusted key signed it.
+    ///
+    /// # Errors
+    /// With `require_signature`: `SignatureMissing`, `SignatureInvalid`, `SignerNotTrusted`, `ContentAltered`.
+    pub fn judge_filter(&self, facts: FilterFacts<'_>, version: &FilterVersion) -> Result<Option<String>> {
+        filter::judge(self, facts, version)
     }
 
     fn signer(&self, facts: &VersionFacts<'_>) -> Result<Verified> {

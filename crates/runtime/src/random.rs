@@ -29,6 +29,12 @@ impl Random for SystemRandom {
     fn fill(&self, buffer: &mut [u8]) {
         getrandom::fill(buffer).expect("the operating system gives random bytes");
     }
+
+    /// From a generator of this thread that the operating system seeds and reseeds: numbers are drawn for every request, and a call
+    /// of the system for each is too dear.
+    fn next_u64(&self) -> u64 {
+        rand::rng().next_u64()
+    }
 }
 
 /// A generator that gives the same bytes for the same seed. Never for keys.

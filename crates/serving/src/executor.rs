@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plinth_engine::{ModelMetadata, ProcessServer, Runner, RunnerError, RunnerExit, SandboxReport};
+use plinth_engine::{ModelMetadata, Occasion, ProcessServer, Runner, RunnerError, RunnerExit, SandboxReport};
 use plinth_types::Tensor;
 
 use crate::InferRequest;
@@ -74,8 +74,9 @@ impl Executor {
         match self {
             Self::Runner { dispatcher, .. } => dispatcher.execute(work).await,
             Self::Process(server) => {
-                let Work { inputs, outputs, .. } = work;
-                let answer = server.infer(inputs, outputs, &scene.request.parameters, scene.left).await;
+                let Work { inputs, outputs, trace, .. } = work;
+                let occasion = Occasion { parameters: &scene.request.parameters, deadline: scene.left, trace };
+                let answer = server.infer_for(inputs, outputs, occasion).await;
                 answer.map_err(|error| if matches!(error, RunnerError::Stopping) { Failure::Replaced } else { Failure::Runner(error) })
             }
             Self::Pipeline(pipeline) => {

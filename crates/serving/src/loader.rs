@@ -196,6 +196,7 @@ impl Loader {
                 priority: 0,
                 sequence: None,
                 parameters: Parameters::new(),
+                trace: None,
             };
             let work = Work {
                 inputs: request.inputs.clone(),
@@ -205,6 +206,7 @@ impl Loader {
                 queue_timeout: None,
                 deadline: self.world.clock.monotonic().saturating_add(WARM_UP_DEADLINE),
                 suspect: false,
+                trace: None,
             };
             let scene = Scene { request: &request, left: WARM_UP_DEADLINE, steps: &NoSteps, depth: 0 };
             if let Err(failure) = instance.executor.execute(work, scene).await {

@@ -214,6 +214,7 @@ impl Pipeline {
             priority: request.priority,
             sequence: request.sequence.clone(),
             parameters: request.parameters.clone(),
+            trace: request.trace,
         })
     }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use plinth_engine::{BackendKind, Provider, RunnerError};
 use plinth_runtime::{OnEnd, TaskGroup, World};
 use plinth_telemetry::{Catalogue, Outcome};
-use plinth_types::{ByteSize, Error, ModelName, Parameters, Reason, Result, TenantName, Tensor, VersionNumber};
+use plinth_types::{ByteSize, Error, ModelName, Parameters, Reason, Result, TenantName, Tensor, TraceContext, VersionNumber};
 use tokio::sync::watch;
 
 use crate::batch::{Poison, Work, poison_digest, tenant_id};
@@ -125,6 +125,8 @@ pub struct InferRequest {
     pub sequence: Option<SequenceControl>,
     /// The parameters that no protocol knows; they reach models that read them, and count in the cache's key.
     pub parameters: Parameters,
+    /// Where it stands in its trace, when it is recorded: goes along to the runner.
+    pub trace: Option<TraceContext>,
 }
 
 /// An answer, and the version that gave it.
@@ -335,6 +337,7 @@ impl Serving {
             queue_timeout: request.queue_timeout,
             deadline,
             suspect,
+            trace: request.trace,
         };
         if let Executor::Runner { dispatcher, .. } = &instance.executor {
             return dispatcher.execute(work).await;
@@ -416,6 +419,7 @@ impl InferRequest {
             priority: self.priority,
             sequence: self.sequence.clone(),
             parameters: self.parameters.clone(),
+            trace: self.trace,
         }
     }
 }

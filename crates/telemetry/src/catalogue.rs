@@ -101,6 +101,9 @@ const MODEL: [&str; 3] = ["tenant", "model", "version"];
 
 const UPSTREAM: [&str; 2] = ["tenant", "upstream"];
 
+/// The most label sets of a metric that counts by filter and outcome.
+const FILTER_LIMIT: usize = 10 * ROUTE_LIMIT;
+
 catalogue! {
     /// Requests answered, by route and class of status.
     http_requests: Family<Counter, 2>, "plinth_http_requests_total", Counter::KIND, family(["route", "status"], ROUTE_LIMIT);
@@ -132,6 +135,8 @@ catalogue! {
     auth_refused: Single<Counter>, "plinth_auth_refused_total", Counter::KIND, single;
     /// Refusals that are missing in the log of refusals: too many at once, or it cannot be written.
     audit_refusals_lost: Single<Counter>, "plinth_audit_refusals_lost_total", Counter::KIND, single;
+    /// Requests that should have a line in the access log and have none: too many in a second, or it cannot be written.
+    access_log_dropped: Single<Counter>, "plinth_access_log_dropped_total", Counter::KIND, single;
     /// Requests refused by a limit or at the door, by reason.
     limits_refused: Family<Counter, 1>, "plinth_limits_refused_total", Counter::KIND, family(["reason"], 16);
     /// Bans of addresses that began.
@@ -222,6 +227,8 @@ catalogue! {
     upstream_breaker_state: Family<Gauge, 3>, "plinth_upstream_breaker_state", Gauge::KIND, family(["tenant", "upstream", "endpoint"], UPSTREAM_PART_LIMIT);
     /// Requests in flight at an upstream until their last byte, read each second.
     upstream_in_flight: Family<Gauge, 2>, "plinth_upstream_in_flight", Gauge::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Requests that wait for their turn at an upstream, read each second.
+    upstream_waiting: Family<Gauge, 2>, "plinth_upstream_waiting", Gauge::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
     /// Requests that may be in flight at an upstream, as learned; 0 where that is off.
     upstream_limit: Family<Gauge, 2>, "plinth_upstream_limit", Gauge::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
     /// Connections to an upstream that are open.
@@ -234,6 +241,14 @@ catalogue! {
     upstream_reused: Family<Counter, 2>, "plinth_upstream_reused_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
     /// Requests that were sent once more because the upstream had closed a kept connection.
     upstream_resent: Family<Counter, 2>, "plinth_upstream_resent_total", Counter::KIND, family(UPSTREAM, UPSTREAM_LIMIT);
+    /// Calls of filters, by how they ended.
+    filter_calls: Family<Counter, 3>, "plinth_filter_calls_total", Counter::KIND, family(["tenant", "filter", "outcome"], FILTER_LIMIT);
+    /// Time of calls of filters.
+    filter_duration: Family<Histogram, 2>, "plinth_filter_duration_seconds", Histogram::KIND, family(["tenant", "filter"], ROUTE_LIMIT);
+    /// Versions of filters that are loaded.
+    filters_loaded: Single<Gauge>, "plinth_filters_loaded", Gauge::KIND, single;
+    /// Attempts to load a version of a filter that failed.
+    filter_load_failures: Single<Counter>, "plinth_filter_load_failures_total", Counter::KIND, single;
     /// Revision of the ledger that the snapshot holds.
     snapshot_revision: Single<Gauge>, "plinth_snapshot_revision", Gauge::KIND, single;
     /// When the snapshot that is served was confirmed by the ledger, in seconds since 1970; 0: never.

@@ -266,6 +266,26 @@ impl LimitMetrics {
     }
 }
 
+/// How a call of a filter ended: the words of the label.
+const FILTER_OUTCOMES: [&str; 9] = ["unchanged", "changed", "time", "memory", "trap", "answer", "body", "busy", "held"];
+
+/// What a filter counts.
+#[derive(Clone)]
+pub struct FilterMetrics {
+    outcomes: [Counter; FILTER_OUTCOMES.len()],
+    /// How long calls took.
+    pub duration: Histogram,
+}
+
+impl FilterMetrics {
+    /// Notes how a call ended, in the word of the label; others are not counted.
+    pub fn ended(&self, word: &str) {
+        if let Some(place) = FILTER_OUTCOMES.iter().position(|known| *known == word) {
+            self.outcomes[place].inc();
+        }
+    }
+}
+
 impl ModelMetrics {
     /// Notes an ended request.
     pub fn record(&self, outcome: Outcome, duration: Duration) {
@@ -322,6 +342,15 @@ impl Catalogue {
             memory: self.runner_resident_memory.get(values),
             cache_hits: self.inference_cache_hits.get(values),
             cache_misses: self.inference_cache_misses.get(values),
+        }
+    }
+
+    /// The handles of a filter of a tenant.
+    #[must_use]
+    pub fn filter(&self, tenant: &str, filter: &str) -> FilterMetrics {
+        FilterMetrics {
+            outcomes: FILTER_OUTCOMES.map(|outcome| self.filter_calls.get([tenant, filter, outcome])),
+            duration: self.filter_duration.get([tenant, filter]),
         }
     }
 

@@ -22,7 +22,7 @@ mod cells;
 pub use catalogue::Catalogue;
 pub use family::Family;
 pub use handles::{
-    BuildInfo, CacheMetrics, ConnectionMetrics, LimitMetrics, ModelLabels, ModelMetrics, Outcome, RedisFailure, RouteMetrics,
+    BuildInfo, CacheMetrics, ConnectionMetrics, FilterMetrics, LimitMetrics, ModelLabels, ModelMetrics, Outcome, RedisFailure, RouteMetrics,
 };
 pub use histogram::Histogram;
 pub use logs::{LogControl, LogFormat, LogSettings, LogSwitches, TRACE_TARGET, init_logs};

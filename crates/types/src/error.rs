@@ -180,6 +180,10 @@ reasons! {
     UpstreamTimeout "upstream_timeout" DeadlineExceeded "The upstream did not answer in time";
     UpstreamRefused "upstream_refused" RunnerFailed "The upstream is at an address that may not be reached";
     RouteLoop "route_loop" LoopDetected "The request has passed too many gateways";
+    // Filters.
+    InvalidFilter "invalid_filter" Unprocessable "The module is no filter that this node can run";
+    FilterFailed "filter_failed" RunnerFailed "A filter of the route failed on the request";
+    FilterUnavailable "filter_unavailable" Unavailable "A filter of the route is not ready";
     // The node.
     ShuttingDown "shutting_down" Unavailable "The node is shutting down";
     OverCapacity "over_capacity" Unavailable "The node is at its capacity";

@@ -18,6 +18,7 @@ pub mod parameter;
 pub mod path;
 pub mod tensor;
 pub mod timestamp;
+pub mod trace;
 pub mod units;
 pub mod version;
 
@@ -32,5 +33,6 @@ pub use parameter::{Parameter, Parameters};
 pub use path::ArtifactPath;
 pub use tensor::{Dim, Shape, Tensor, TensorSpec};
 pub use timestamp::Timestamp;
+pub use trace::{SpanId, TraceContext, TraceId};
 pub use units::ByteSize;
 pub use version::VersionNumber;

@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::exit::Failure;
 
 pub mod audit;
-mod confirm;
+pub mod confirm;
 mod delete;
 mod edit;
 mod list;

@@ -41,7 +41,7 @@ enum End {
 pub async fn warm(services: Services, mut call: Call) -> Result<Response> {
     let (tenant, model) = (call.principal.tenant.clone(), call.model()?);
     let list = list(call.body().await?).await?;
-    let target = Target { tenant, model, version: list.version, deadline: services.settings.request_timeout };
+    let target = Target { tenant, model, version: list.version, deadline: services.settings.request_timeout, trace: None };
     target.ready(&services).await?;
     let start = services.world.clock.monotonic();
     let stop = AtomicBool::new(false);

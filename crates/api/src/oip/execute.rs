@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plinth_serving::{InferAnswer, InferRequest, Instance};
 use plinth_store::resources::VersionState;
-use plinth_types::{Error, ModelName, Reason, RequestId, Result, TenantName, VersionNumber};
+use plinth_types::{Error, ModelName, Reason, RequestId, Result, TenantName, TraceContext, VersionNumber};
 
 use super::request::InferCall;
 use super::shared_memory::{Targets, read_inputs};
@@ -26,6 +26,8 @@ pub(crate) struct Target {
     pub version: Option<VersionNumber>,
     /// How long the caller waits for the model.
     pub deadline: Duration,
+    /// Where the request stands in its trace, when it is recorded.
+    pub trace: Option<TraceContext>,
 }
 
 impl Target {
@@ -75,6 +77,7 @@ pub(crate) async fn execute(services: &Services, target: &Target, asked: &mut In
         priority: asked.priority,
         sequence: asked.sequence.clone(),
         parameters: asked.parameters.clone(),
+        trace: target.trace,
     };
     let mut answer = services.serving.infer(request).await.map_err(|error| target.retired(services, error))?;
     if asked.outputs.is_empty() {

@@ -15,6 +15,7 @@ mod contents;
 mod health;
 mod infer;
 mod models;
+pub mod peek;
 mod reflection;
 mod repository;
 mod request;

@@ -2,7 +2,7 @@
 //!
 //! Tensors are named by their place in the model's metadata, which both ends have.
 
-use plinth_types::Shape;
+use plinth_types::{Shape, TraceContext};
 use serde::{Deserialize, Serialize};
 
 /// Execute the model once.
@@ -20,6 +20,8 @@ pub(crate) struct Execute {
     pub payload: Payload,
     /// Where outputs may be written.
     pub place: Option<Span>,
+    /// Of the requests in it that are recorded: 25 bytes each, and one byte when there are none.
+    pub traces: Vec<TraceContext>,
 }
 
 /// What came of it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plinth_runtime::{Clock, SystemClock};
-use plinth_types::{Tensor, TensorSpec};
+use plinth_types::{Tensor, TensorSpec, TraceContext};
 use rustix::thread::CpuSet;
 
 use super::lane::{Incoming, Lane};
@@ -77,11 +77,17 @@ impl Executor {
         }
         let mut place = self.lane.place(&execute)?;
         let begun = SystemClock.monotonic();
-        let Ok(done) = catch_unwind(AssertUnwindSafe(|| self.backend.execute_into(inputs, &outputs, &mut place))) else { leave(PANICKED) };
+        let Ok(done) = catch_unwind(AssertUnwindSafe(|| self.backend.execute_into(inputs, &outputs, &mut place))) else {
+            tell(&execute.traces, "the backend panicked");
+            leave(PANICKED)
+        };
         let ended = SystemClock.monotonic();
         match done.map_err(refusal).and_then(|tensors| self.fits(&execute, &outputs, tensors)) {
             Ok(tensors) => self.lane.answer(&execute, &tensors, place, [arrived, begun, ended])?,
-            Err(refusal) => self.lane.refuse(sequence, refusal)?,
+            Err(refusal) => {
+                tell(&execute.traces, "the execution failed");
+                self.lane.refuse(sequence, refusal)?;
+            }
         }
         Ok(true)
     }
@@ -103,6 +109,13 @@ impl Executor {
             return Err(Refusal::Execution(format!("the model's outputs are larger than the limit of {} bytes", self.max_answer)));
         }
         Ok(tensors)
+    }
+}
+
+/// Says in the node's log which recorded requests something happened to.
+fn tell(traces: &[TraceContext], what: &str) {
+    for trace in traces {
+        complain(&format!("{what}: trace_id={} span_id={}", trace.trace(), trace.span()));
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use plinth_runtime::{Clock, SystemClock};
 use plinth_types::Tensor;
 
-use crate::active_wait::{self, ActiveWait, Went};
+use crate::active_wait::{self, ActiveWait, Pushes};
 use crate::backend::OutputPlace;
 use crate::channel::frame::FrameError;
 use crate::channel::packet::{self, MAX_PACKET, Packet};
@@ -95,23 +95,21 @@ impl Lane {
     /// Looks for a packet for a moment, where that pays.
     fn look(&mut self, memory: &mut [u8]) -> io::Result<Option<usize>> {
         let begun = SystemClock.monotonic();
-        if !self.active.may(begun) {
+        if !self.active.may(begun, pushes) {
             return Ok(None);
         }
-        let pushed = active_wait::times_pushed();
         loop {
             match packet::receive(&self.socket, memory, false) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 received => {
                     let length = received?;
-                    self.active.learn(begun, Went::Found);
+                    self.active.found(begun, pushes);
                     return Ok(Some(length));
                 }
             }
             let now = SystemClock.monotonic();
             if now - begun >= active_wait::LONGEST {
-                let went = if active_wait::times_pushed() > pushed { Went::Pushed } else { Went::Vain };
-                self.active.learn(now, went);
+                self.active.found_nothing(now, pushes);
                 return Ok(None);
             }
             for _ in 0..8 {
@@ -241,4 +239,8 @@ fn padded(outputs: &[Tensor]) -> Vec<&[u8]> {
         end += padding.len() + tensor.data().len();
     }
     pieces
+}
+
+fn pushes() -> i64 {
+    Pushes::Thread.count()
 }

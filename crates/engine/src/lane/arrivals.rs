@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::shared::{Shared, Watched, registered};
-use crate::active_wait::{self, ActiveWait, Went};
+use crate::active_wait::{self, ActiveWait, Pushes};
 use crate::channel::packet;
 
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(super) struct Arrivals {
 impl Arrivals {
     /// The next packet; its length, 0 at the end. Cancel safe.
     pub(super) async fn next(&mut self, shared: &Shared, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.active.may(shared.wiring.clock.monotonic()) {
+        if self.active.may(shared.wiring.clock.monotonic(), pushes) {
             if shared.outstanding() == 0 {
                 self.begins(shared).await?;
             }
@@ -60,22 +60,26 @@ impl Arrivals {
 
     async fn look(&mut self, shared: &Shared, buffer: &mut [u8]) -> Option<io::Result<usize>> {
         self.asleep = None;
-        let (begun, pushed) = (shared.wiring.clock.monotonic(), active_wait::times_pushed());
+        let begun = shared.wiring.clock.monotonic();
         loop {
             match packet::receive(&shared.socket, buffer, false) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 received => {
-                    self.active.learn(begun, Went::Found);
+                    self.active.found(begun, pushes);
                     return Some(received);
                 }
             }
             let now = shared.wiring.clock.monotonic();
             if now.saturating_sub(begun) >= active_wait::LONGEST {
-                let went = if active_wait::times_pushed() > pushed { Went::Pushed } else { Went::Vain };
-                self.active.learn(now, went);
+                self.active.found_nothing(now, pushes);
                 return None;
             }
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// The task that waits changes its thread.
+fn pushes() -> i64 {
+    Pushes::Process.count()
 }

@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn part(inputs: Vec<Tensor>, outputs: &[&str]) -> Part {
-        Part { inputs, outputs: outputs.iter().map(|n| (*n).to_owned()).collect() }
+        Part { inputs, outputs: outputs.iter().map(|n| (*n).to_owned()).collect(), trace: None }
     }
 
     fn batch(batched: bool, parts: Vec<Part>) -> Batch {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::plan::Plan;
 use super::shared::{NoPlace, Outgoing, Sent, Shared};
-use super::{Batch, INLINE, REGION_ALIGNMENT, SendError};
+use super::{Batch, INLINE, REGION_ALIGNMENT, SendError, TRACES};
 use crate::channel::wire::{Execute, Payload, Span};
 use crate::channel::{machine_time, packet};
 use crate::region::Extent;
@@ -71,6 +71,8 @@ impl LaneSender {
             outputs: plan.outputs,
             payload,
             place: outputs.as_ref().map(|extent| Span { offset: extent.offset(), length: extent.length() }),
+            // Nothing is allocated where none is recorded.
+            traces: batch.parts.iter().filter_map(|part| part.trace).take(TRACES).collect(),
         };
         // Only where it could be too long is it made twice.
         if execute.inputs.len() + execute.outputs.len() > packet::SURELY && packet::head(&execute).is_err() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plinth_runtime::SystemClock;
-use plinth_types::{DataType, Dim, Shape, Tensor, TensorSpec};
+use plinth_types::{DataType, Dim, Shape, SpanId, Tensor, TensorSpec, TraceContext, TraceId};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -50,7 +50,7 @@ fn rig(region: u64) -> Rig {
 fn part(rows: u64, width: u64, fill: u8, outputs: &[&str]) -> Part {
     let bytes = vec![fill; usize::try_from(rows * width).unwrap()];
     let tensor = Tensor::new("x", DataType::Uint8, Shape::new(vec![rows, width]).unwrap(), bytes.into()).unwrap();
-    Part { inputs: vec![tensor], outputs: outputs.iter().map(|name| (*name).to_owned()).collect() }
+    Part { inputs: vec![tensor], outputs: outputs.iter().map(|name| (*name).to_owned()).collect(), trace: None }
 }
 
 fn batch(id: u64, parts: Vec<Part>) -> Batch {
@@ -122,6 +122,21 @@ async fn a_batch_goes_over_and_its_parts_come_back() {
     rig.runner.reply(&Reply::Refused { sequence: second.sequence, refusal: Refusal::Expired }, &[]);
     let done = rig.lane.receiver.receive().await.unwrap();
     assert!(matches!((done.id, done.outcome), (8, Err(RunnerError::Deadline("queued")))));
+}
+
+#[tokio::test]
+async fn recorded_requests_are_named_to_the_runner_and_others_cost_a_byte() {
+    let rig = rig(1 << 20);
+    let trace = TraceContext::begin(TraceId::new([7; 16]).unwrap(), SpanId::new([9; 8]).unwrap(), true);
+    let recorded = Part { trace: Some(trace), ..part(1, 3, 1, &["x"]) };
+    rig.lane.sender.send(batch(7, vec![part(2, 3, 1, &["x"]), recorded])).unwrap();
+    let (execute, _) = rig.runner.receive();
+    assert_eq!(execute.traces, [trace]);
+    rig.lane.sender.send(batch(8, vec![part(2, 3, 1, &["x"])])).unwrap();
+    let (plain, _) = rig.runner.receive();
+    assert!(plain.traces.is_empty());
+    let length = |execute: &Execute| packet::head(execute).unwrap().len();
+    assert!(length(&execute) <= length(&plain).next_multiple_of(packet::ALIGNMENT) + 32);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
 use plinth_runtime::{OnEnd, TaskGroup};
+use plinth_types::TraceContext;
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// Shorter than what servers keep connections open for, so that they seldom close one that is about to be used.
@@ -69,6 +70,14 @@ impl<'a> Ask<'a> {
     pub(crate) fn post(path: &'a str, kind: &'static str, body: Vec<Bytes>) -> Self {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
         Self { method: Method::POST, path, headers, body }
+    }
+
+    /// The same, with where it stands in its trace: this call is a piece of work of its own.
+    pub(crate) fn traced(mut self, trace: Option<TraceContext>) -> Self {
+        if let Some(value) = trace.and_then(|trace| HeaderValue::from_bytes(&trace.child(0).traceparent()).ok()) {
+            self.headers.insert("traceparent", value);
+        }
+        self
     }
 }
 

@@ -10,7 +10,7 @@ mod openai;
 mod sse;
 
 use http::StatusCode;
-use plinth_types::{Parameters, Tensor, TensorSpec};
+use plinth_types::{Parameters, Tensor, TensorSpec, TraceContext};
 use std::time::Duration;
 
 use super::client::{CallError, Http};
@@ -74,6 +74,8 @@ pub(crate) struct Call<'a> {
     pub max_answer: u64,
     /// For protocols that tell the server.
     pub left: Duration,
+    /// Where the request stands in its trace, when it is recorded; the server is told as `traceparent`.
+    pub trace: Option<TraceContext>,
 }
 
 /// A server's protocol, bound to its model.

@@ -51,7 +51,7 @@ impl Runner {
         let Some(lane) = &mut borrowed.lane else {
             return Err(RunnerError::Start("the lanes of this runner belong to somebody else".to_owned()));
         };
-        let mut batch = Batch { id: 0, parts: vec![Part { inputs, outputs }], batched: false, deadline };
+        let mut batch = Batch { id: 0, parts: vec![Part { inputs, outputs, trace: None }], batched: false, deadline };
         let mut left_over = lane.sender.outstanding();
         loop {
             match lane.sender.send(batch) {

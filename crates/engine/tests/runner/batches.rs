@@ -15,7 +15,7 @@ fn rows(values: &[f32]) -> Tensor {
 }
 
 fn part(values: &[f32]) -> Part {
-    Part { inputs: vec![rows(values)], outputs: vec!["x".to_owned()] }
+    Part { inputs: vec![rows(values)], outputs: vec!["x".to_owned()], trace: None }
 }
 
 fn batch(id: u64, parts: Vec<Part>) -> Batch {
@@ -38,7 +38,7 @@ async fn parts_are_executed_together_and_answered_apart() {
         tensor("x", DataType::Bytes, &[values.len() as u64 / 2, 2], data)
     };
     let parts = [texts(&["a", "bc", "", "é"]), texts(&["last", "one"])];
-    let batch = batch(3, parts.iter().map(|x| Part { inputs: vec![x.clone()], outputs: vec![] }).collect());
+    let batch = batch(3, parts.iter().map(|x| Part { inputs: vec![x.clone()], ..Part::default() }).collect());
     lane.sender.send(batch).unwrap();
     let done = lane.receiver.receive().await.unwrap();
     assert_eq!(done.id, 3);

@@ -16,7 +16,7 @@ fn with_instances(model: &ModelDirectory, instances: u16) -> RunnerSpec {
 
 fn one(id: u64, inputs: Vec<Tensor>, outputs: &[&str]) -> Batch {
     let outputs = outputs.iter().map(|name| (*name).to_owned()).collect();
-    Batch { id, parts: vec![Part { inputs, outputs }], batched: false, deadline: SOON }
+    Batch { id, parts: vec![Part { inputs, outputs, trace: None }], batched: false, deadline: SOON }
 }
 
 fn deed(id: u64, deed: &str) -> Batch {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, SET_COOKIE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderValue, StatusCode};
 use plinth_net::{Body, Response};
 use plinth_runtime::World;
@@ -75,7 +75,8 @@ impl Answers {
 
     /// Keeps an answer, if it is one to keep.
     pub fn keep(&self, route: &Route, asked: &Replay, answer: &Response, world: &World) {
-        if answer.status() != StatusCode::OK || answer.headers().contains_key(SET_COOKIE) {
+        // One that is compressed is for whoever asked for that.
+        if answer.status() != StatusCode::OK || [SET_COOKIE, CONTENT_ENCODING].iter().any(|name| answer.headers().contains_key(name)) {
             return;
         }
         let Some(pieces) = answer.body().pieces() else { return };

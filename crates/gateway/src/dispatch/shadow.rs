@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use plinth_net::Response;
+use plinth_policy::overload::Criticality;
 use plinth_runtime::{OnEnd, TaskGroup};
 use plinth_telemetry::Counter;
 use plinth_types::Digest;
@@ -13,6 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::replay::Replay;
 use super::{Errand, Origin, SHADOW_TIMEOUT};
+use crate::overload::gate::Urgency;
 use crate::routes::To;
 use crate::upstream::Upstreams;
 
@@ -87,11 +89,13 @@ impl Shadows {
             self.metrics.dropped.inc();
             return None;
         };
-        let request = replay.request();
+        let request = Box::new(replay.request());
         let (tell, told) = oneshot::channel();
         let (metrics, upstreams, route, router) = (self.metrics.clone(), upstreams.clone(), errand.route.clone(), errand.router.clone());
-        let origin =
-            Origin { context: errand.origin.context.clone(), forwarded: errand.origin.forwarded.clone(), level: errand.origin.level };
+        // Nobody waits for a copy.
+        let urgency = Urgency { class: Criticality::Background, ..errand.origin.urgency };
+        let (context, forwarded) = (errand.origin.context.clone(), errand.origin.forwarded.clone());
+        let origin = Origin { context, forwarded, urgency, level: errand.origin.level };
         metrics.sent.inc();
         self.tasks.spawn("shadow", OnEnd::Ignore, async move {
             let _place = place;

@@ -51,7 +51,7 @@ fn claim_once<const N: usize>(entry: &Entry, operation: &str, now: Moment, last:
     let mut count = 0;
     for (at, rule) in tenant.plan.rules.iter().enumerate().filter(|(_, rule)| concerns(rule)).take(N) {
         let cost = entry.asked(rule);
-        let limit = match tenant.counters.get(at).map(|counter| &**counter) {
+        let limit = match tenant.counter(at) {
             Some(Counter::Rate(cell)) => Limit::Rate(cell, &rule.rate),
             Some(Counter::Daily(cap)) => Limit::Daily(cap),
             Some(Counter::Shared(cell)) => leased(tenant, rule, cell, now),
@@ -96,7 +96,7 @@ fn leased<'a>(tenant: &Tenant, rule: &Rule, cell: &'a OnceLock<Arc<Shared>>, now
 }
 
 fn shared(tenant: &Tenant, at: usize) -> Option<&Arc<Shared>> {
-    match &**tenant.counters.get(at)? {
+    match tenant.counter(at)? {
         Counter::Shared(cell) => cell.get(),
         _ => None,
     }

@@ -76,7 +76,7 @@ impl Entry {
 
     /// Ends the request as if it had never come, such as one that had to be refused after all.
     pub fn give_back(mut self) {
-        let now = self.tenant.plan.node.now();
+        let now = self.tenant.plan.now();
         self.each_claim(|entry, at, rule| entry.correct(at, rule, 0, now));
         self.claimed = 0;
     }
@@ -103,7 +103,7 @@ impl Entry {
     /// Whether something was taken of a user's or an address's limit.
     pub(super) fn is_keyed(&self) -> bool {
         // With all 32 rules the tenant's there is nothing beyond them.
-        let own = u32::try_from(self.tenant.counters.len()).unwrap_or(u32::BITS);
+        let own = u32::try_from(self.tenant.plan.own().len()).unwrap_or(u32::BITS);
         self.claimed.checked_shr(own).is_some_and(|keyed| keyed != 0)
     }
 
@@ -134,7 +134,7 @@ impl Entry {
             return;
         }
         let settle = |limit: Limit<'_>| Claim { limit, cost }.settle(actual, self.granted, now);
-        match self.tenant.counters.get(at).map(|counter| &**counter) {
+        match self.tenant.counter(at) {
             Some(Counter::Rate(cell)) => settle(Limit::Rate(cell, &rule.rate)),
             Some(Counter::Daily(cap)) => settle(Limit::Daily(cap)),
             Some(Counter::Shared(shared)) => {
@@ -169,9 +169,8 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let plan = &self.tenant.plan;
-        let costs = |at: usize, rule: &Rule| self.claimed & (1 << at) != 0 && rule.counts == Counted::Cost;
-        if plan.rules.iter().enumerate().any(|(at, rule)| costs(at, rule)) {
-            let now = plan.node.now();
+        if plan.settles && self.claimed != 0 {
+            let now = plan.now();
             let actual = self.actual.unwrap_or_else(|| self.cost.after(now.monotonic.saturating_sub(self.granted.monotonic)));
             self.each_claim(|entry, at, rule| {
                 if rule.counts == Counted::Cost {
@@ -180,7 +179,7 @@ impl Drop for Entry {
             });
         }
         if self.permit
-            && let Some(permits) = &self.tenant.permits
+            && let Some(permits) = self.tenant.permits()
         {
             permits.give_back();
         }

@@ -2,10 +2,8 @@
 //!
 //! Entries hold it through their plan, so that what they reserved is settled also when [`Limits`](super::Limits) is gone.
 
-use plinth_policy::limits::Moment;
 use plinth_runtime::World;
 use plinth_telemetry::LimitMetrics;
-use std::time::Duration;
 
 use super::keyed::KeyedCells;
 use super::shared::Share;
@@ -19,16 +17,4 @@ pub(super) struct Node {
     pub seed: u64,
     /// Where nodes count together, if they do.
     pub share: Option<Share>,
-}
-
-impl Node {
-    /// Both clocks. The wall clock is only looked at for daily caps and leases.
-    pub fn moment(&self, monotonic: Duration) -> Moment {
-        Moment { monotonic, unix_ms: self.world.clock.now().millis() }
-    }
-
-    /// Both clocks, now.
-    pub fn now(&self) -> Moment {
-        self.moment(self.world.clock.monotonic())
-    }
 }

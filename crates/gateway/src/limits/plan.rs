@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use plinth_policy::limits::headers::{Policy, QuotaUnit};
 use plinth_policy::limits::lease::central::{CentralCap, CentralRate};
-use plinth_policy::limits::{LeaseSettings, Rate};
+use plinth_policy::limits::{LeaseSettings, Moment, Rate};
 use plinth_policy::overload::Criticality;
 use plinth_store::limits::Central;
 use plinth_store::resources::gateway::{Counted, CriticalityWord, LimitScope, LimitSpec, PlanRecord};
@@ -27,6 +27,12 @@ pub(super) struct Plan {
     pub record: PlanRecord,
     /// Those of the tenant first: they are the cheapest to ask.
     pub rules: Vec<Rule>,
+    /// How many of them are the tenant's.
+    own: usize,
+    /// Whether there is a cap for each day, so that the wall clock is looked at.
+    daily: bool,
+    /// Whether cost is counted, so that something is to be settled.
+    pub settles: bool,
     pub node: Arc<Node>,
 }
 
@@ -65,7 +71,24 @@ impl Plan {
         };
         let mut rules: Vec<Rule> = record.limits.iter().take(MOST).filter_map(read).collect();
         rules.sort_by_key(|rule| rule.scope != LimitScope::Tenant);
-        Self { record, rules, node: node.clone() }
+        let own = rules.iter().take_while(|rule| rule.scope == LimitScope::Tenant).count();
+        let (daily, settles) = (rules.iter().any(|rule| rule.daily), rules.iter().any(|rule| rule.counts == Counted::Cost));
+        Self { record, rules, own, daily, settles, node: node.clone() }
+    }
+
+    /// The limits whose scope is the tenant.
+    pub fn own(&self) -> &[Rule] {
+        self.rules.get(..self.own).unwrap_or_default()
+    }
+
+    /// Both clocks, as far as the plan needs them: the wall clock costs as much as a limit.
+    pub fn moment(&self, monotonic: Duration) -> Moment {
+        Moment { monotonic, unix_ms: if self.daily { self.node.world.clock.now().millis() } else { 0 } }
+    }
+
+    /// The same, now.
+    pub fn now(&self) -> Moment {
+        self.moment(self.node.world.clock.monotonic())
     }
 
     /// The urgency of requests that do not say theirs, and the most that one may say.

@@ -220,6 +220,30 @@ fn what_was_counted_stays_counted_when_plans_change() {
 }
 
 #[test]
+fn a_tenant_with_many_limits_keeps_those_that_stay() {
+    let limits = |third: &str| {
+        let limit = |name, burst| limit(name, if name == "c" { third } else { "100/s" }, Some(burst));
+        vec![limit("a", 50), limit("b", 40), limit("c", 30), limit("d", 20)]
+    };
+    let mut bed = Bed::new().plan("p", limits("100/s")).tenant("acme", Some("p"));
+    bed.set("p", |plan| plan.concurrency = Some(100));
+    let held: Vec<Entry> = (0..5).map(|_| bed.enter("acme").unwrap()).collect();
+    for third in ["90/s", "100/s", "80/s", "100/s", "90/s", "100/s"] {
+        bed.set("p", |plan| plan.limits = limits(third));
+    }
+    assert_eq!(bed.count("acme", 100), 15, "'d' has been asked five times");
+    bed.set("p", |plan| {
+        plan.limits.truncate(2);
+        plan.concurrency = Some(6);
+    });
+    let one = bed.enter("acme").unwrap();
+    assert_eq!(reason(bed.enter("acme")), Reason::ConcurrencyLimited, "those who came by former plans hold their places");
+    drop((held, one));
+    assert_eq!(bed.count("acme", 100), 19, "'b' has been asked 21 times");
+    assert!(bed.limits.table.load().tenant(0, &"acme".parse().unwrap()).permits().is_some_and(|permits| permits.in_use() == 0));
+}
+
+#[test]
 fn nobody_is_without_a_limit_by_accident() {
     let mut bed = Bed::new().tenant("a", Some("gone")).tenant("b", Some("free"));
     assert_eq!(bed.count("a", 50), 20, "a plan that is missing is the strictest");

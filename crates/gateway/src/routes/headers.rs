@@ -28,6 +28,11 @@ impl Changes {
         Ok(Self { remove: spec.remove.iter().map(name).collect::<Result<_, _>>()?, set: pairs(&spec.set)?, add: pairs(&spec.add)? })
     }
 
+    /// Whether this header is taken away and nothing put in its place.
+    pub fn removes(&self, name: &HeaderName) -> bool {
+        self.remove.contains(name) && !self.set.iter().chain(&self.add).any(|(other, _)| other == name)
+    }
+
     /// Makes them.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {

@@ -160,6 +160,17 @@ impl Conditions {
         }
     }
 
+    /// Whether an inference over gRPC may fit, whose model stands in the message: by the path of that model, or by the call's own. `models`: whether
+    /// models answer.
+    pub fn goes_by_models(&self, models: bool) -> bool {
+        !self.models.is_empty()
+            || match &self.path {
+                Some(Text::Regex(_)) => true,
+                Some(Text::Exact(path) | Text::Prefix(path)) => matches!(first_segment(path), "" | "v2" | "inference.GRPCInferenceService"),
+                None => models,
+            }
+    }
+
     /// Whether it is for named hosts alone.
     pub fn names_hosts(&self) -> bool {
         !self.hosts.is_empty()

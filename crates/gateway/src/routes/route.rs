@@ -12,8 +12,11 @@ use plinth_store::resources::gateway::{
 use plinth_types::{Label, TenantName};
 use regex::Regex;
 
+use crate::compression::Rule;
+
 use super::matching::{Asked, Conditions, HeaderTest, Text, bounded};
-use super::{Aliases, Changes, Cors, Model, Target};
+use super::{Aliases, Changes, Cors, FilterSlots, Model, Target, To};
+use crate::filters::Handle;
 
 /// Why a record makes no route.
 #[derive(Debug, PartialEq, Eq)]
@@ -102,10 +105,14 @@ pub struct Route {
     pub response_headers: Changes,
     /// For the whole of a request.
     pub timeout: Option<Duration>,
+    /// Whether its requests may be carried out twice whatever their method; `None`: as the upstream says.
+    pub idempotent: Option<bool>,
     /// What answers when the target cannot.
     pub fallbacks: Vec<Fallback>,
     /// What is done under load.
     pub degrade: Vec<(DegradeSpec, Option<Model>)>,
+    /// The filters that its requests pass.
+    pub(crate) filters: Vec<Handle>,
     /// The word of limits.
     pub operation: Option<Label>,
     /// What a request costs.
@@ -114,10 +121,18 @@ pub struct Route {
     pub criticality: Option<CriticalityWord>,
     /// Which other pages may use it.
     pub cors: Option<Cors>,
+    /// Which answers are compressed.
+    pub compression: Rule,
 }
 
 impl Route {
-    pub(super) fn compile(tenant: &TenantName, name: &Label, record: &RouteRecord, aliases: &dyn Aliases) -> Result<Self, Invalid> {
+    pub(super) fn compile(
+        tenant: &TenantName,
+        name: &Label,
+        record: &RouteRecord,
+        aliases: &dyn Aliases,
+        filters: &dyn FilterSlots,
+    ) -> Result<Self, Invalid> {
         let conditions = Conditions::compile(&record.matches)?;
         let models = &record.matches.models;
         let target = |name: Option<&Label>, to: &TargetSpec| Target::compile(tenant, name, to, models, aliases);
@@ -172,12 +187,16 @@ impl Route {
             request_headers: Changes::compile(&record.request_headers)?,
             response_headers: Changes::compile(&record.response_headers)?,
             timeout: record.timeout_ms.map(|ms| Duration::from_millis(ms.into())),
+            // What a model answers may be asked elsewhere too: inference changes nothing.
+            idempotent: record.idempotent.or_else(|| targets.iter().any(|target| matches!(target.to, To::Model(_))).then_some(true)),
             fallbacks: record.fallbacks.iter().map(fallback).collect::<Result<_, Invalid>>()?,
             degrade: record.degrade.iter().map(degrade).collect::<Result<_, _>>()?,
+            filters: record.filters.iter().map(|named| filters.slot(tenant, named)).collect(),
             operation: record.operation.clone(),
             cost: record.cost,
             criticality: record.criticality,
             cors: record.cors.as_ref().map(|spec| Cors::compile(spec, &record.matches.methods)).transpose()?,
+            compression: Rule::of(record.compression.as_ref(), targets.iter().all(|target| matches!(target.to, To::Model(_)))),
             targets,
         })
     }
@@ -193,6 +212,31 @@ impl Route {
     pub fn keeps_answers(&self) -> bool {
         self.fallbacks.iter().any(|fallback| matches!(fallback, Fallback::Cached(_)))
             || self.degrade.iter().any(|(spec, _)| spec.stale_seconds.is_some())
+    }
+
+    /// Whether an inference whose model stands in a message may be for it.
+    #[must_use]
+    pub fn goes_by_models(&self) -> bool {
+        let models = self.targets.iter().any(|target| matches!(target.to, To::Model(_)));
+        self.conditions.goes_by_models(models)
+    }
+
+    /// Whether it comes before another one that matches too.
+    #[must_use]
+    pub fn before(&self, other: &Self) -> bool {
+        self.order() < other.order()
+    }
+
+    /// The name of its target, when it has one.
+    #[must_use]
+    pub fn only_target(&self) -> Option<&str> {
+        if let [only] = &self.targets[..] { Some(&only.name) } else { None }
+    }
+
+    /// Whether services outside may answer.
+    #[must_use]
+    pub fn asks_upstreams(&self) -> bool {
+        self.targets.iter().any(|target| matches!(target.to, To::Upstream(_)))
     }
 
     /// Whether it is for named hosts alone.

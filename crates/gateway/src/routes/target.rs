@@ -62,6 +62,12 @@ impl Model {
         })
     }
 
+    /// The model and version that answer for a request which names a model elsewhere than in its path; `None` when no model is named anywhere.
+    pub(crate) fn answerer(&self, said: &str) -> Option<(ModelName, Option<VersionNumber>)> {
+        let name = self.name.clone().or_else(|| said.parse().ok())?;
+        Some((name, self.version))
+    }
+
     /// Its name.
     pub(crate) fn describe(&self) -> String {
         let name = self.name.as_ref().map_or("model", |name| name.as_str());

@@ -15,10 +15,16 @@ impl Aliases for NoAliases {
     }
 }
 
+impl FilterSlots for NoAliases {
+    fn slot(&self, _: &TenantName, named: &FilterRef) -> Handle {
+        Handle::new(named.clone(), None)
+    }
+}
+
 fn table(routes: &[(&str, Value)]) -> RouteTable {
     let record = |spec: &Value| Arc::new(serde_json::from_value::<RouteRecord>(spec.clone()).unwrap());
     let own: BTreeMap<Label, _> = routes.iter().map(|(name, spec)| (name.parse().unwrap(), record(spec))).collect();
-    RouteTable::compile(&[(TenantName::default_tenant(), Arc::new(own))].into_iter().collect(), &NoAliases)
+    RouteTable::compile(&[(TenantName::default_tenant(), Arc::new(own))].into_iter().collect(), &NoAliases, &NoAliases)
 }
 
 fn route(matches: Value) -> Value {
@@ -163,4 +169,26 @@ fn an_alias_stands_for_its_version() {
     let route = table.of(&tenant, &asked).unwrap();
     let To::Model(model) = &route.target(&asked, 1).to else { panic!("a model") };
     assert_eq!(model.path(asked.path).unwrap(), "/v2/models/digits/versions/4/infer");
+}
+
+#[test]
+fn calls_are_looked_at_only_where_models_matter() {
+    let goes = |routes: &[(&str, Value)]| table(routes).goes_by_models(&TenantName::default_tenant(), false);
+    let to_model = |matches: Value| json!({"matches": matches, "targets": [{"to": {"model": {"name": "digits"}}}]});
+    assert!(
+        !goes(&[]) && !goes(&[("a", route(json!({"path": {"prefix": "/a"}})))]) && !goes(&[("a", route(json!({"methods": ["POST"]})))])
+    );
+    for matches in [
+        json!({"models": ["digits"]}),
+        json!({"path": {"prefix": "/v2/models/digits"}}),
+        json!({"path": {"regex": "/v2/models/.*"}}),
+        json!({"path": {"prefix": "/inference.GRPCInferenceService"}}),
+    ] {
+        assert!(goes(&[("a", route(matches.clone()))]), "{matches}");
+    }
+    assert!(goes(&[("a", to_model(json!({"methods": ["POST"]})))]), "any call may be for it");
+    // What comes first is told by priority, then by the length of the path.
+    let two =
+        table(&[("low", route(json!({"path": {"prefix": "/v2"}}))), ("model", route(json!({"path": {"prefix": "/v2/models/digits"}})))]);
+    assert_eq!(found(&two, "POST", "h", &crate::dispatch::grpc::path_of("digits"), &[]).as_deref(), Some("model"));
 }

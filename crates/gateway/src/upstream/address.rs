@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use http::HeaderValue;
+use plinth_types::{RequestId, TraceContext};
 
 /// Where a request comes from.
 #[derive(Debug, Clone)]
@@ -17,12 +18,16 @@ pub struct ForwardedFor {
     pub host: Option<HeaderValue>,
     /// Whether `peer` is a proxy whose word about others is believed. What others say of themselves is replaced.
     pub trusted: bool,
+    /// Where the request stands in its trace; each attempt is a piece of work within it. `None`: the upstream is told what the caller said.
+    pub trace: Option<TraceContext>,
+    /// The name of the request; `None`: as the caller said it.
+    pub request: Option<RequestId>,
 }
 
 impl ForwardedFor {
     /// Straight from a client.
     #[must_use]
     pub const fn direct(address: IpAddr, proto: &'static str, host: Option<HeaderValue>) -> Self {
-        Self { address, peer: address, proto, host, trusted: false }
+        Self { address, peer: address, proto, host, trusted: false, trace: None, request: None }
     }
 }

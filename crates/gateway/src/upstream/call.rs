@@ -12,24 +12,26 @@
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use http::request::Parts;
-use http::{HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
 use plinth_net::Response;
 use plinth_net::outbound::{Deadlines, OutBody, OutboundError};
 use plinth_policy::balance::hash;
 use plinth_policy::resilience::Outcome;
 use plinth_policy::resilience::retry;
 use plinth_policy::resilience::throttled::Throttle;
-use plinth_types::Error;
+use plinth_types::{Error, TraceContext};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::flight::Flight;
 use super::pool::{Kind, Pool, Wish};
 use super::verdict::{Verdict, public};
 use super::{Attempted, Forward};
+use crate::trace::PARENT;
 
 /// Who is asked to stay away for longer gives that to its caller, and does not keep the request that long.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,6 +49,10 @@ pub(super) struct Call<'a> {
     /// Whether the upstream may carry it out twice.
     idempotent: bool,
     began: Duration,
+    /// Where it stands in its trace; the head says that of the first attempt.
+    trace: Option<TraceContext>,
+    /// How many attempts were begun.
+    begun: AtomicU32,
 }
 
 /// An attempt that has ended, or whose answer has begun.
@@ -79,10 +85,11 @@ struct Settled {
 impl<'a> Call<'a> {
     pub(super) fn new(pool: &'a Arc<Pool>, parts: Parts, how: &Forward) -> Self {
         let settings = pool.settings();
-        let idempotent = is_idempotent(&parts);
+        let idempotent = is_idempotent(&parts) || how.idempotent.unwrap_or(settings.idempotent);
         let deadlines = Deadlines { total: how.deadline, ..settings.deadlines };
         let extra = how.extra && settings.attempts > 1;
-        Self { pool, parts, deadlines, sticky: how.sticky, extra, idempotent, began: pool.now() }
+        let (trace, begun) = (how.forwarded.trace, AtomicU32::new(0));
+        Self { pool, parts, deadlines, sticky: how.sticky, extra, idempotent, began: pool.now(), trace, begun }
     }
 
     /// Asks until there is an answer, or none can be had.
@@ -123,7 +130,8 @@ impl<'a> Call<'a> {
     async fn run(&self, mut flight: Flight, body: OutBody) -> Done {
         let (pool, at) = (self.pool, flight.at());
         let Some(place) = pool.places().get(at) else { return Done::nowhere(at, self.began) };
-        let answer = place.core.client.send_head(&self.parts, body, &self.deadlines).await;
+        let again = self.again();
+        let answer = place.core.client.send_head(again.as_ref().unwrap_or(&self.parts), body, &self.deadlines).await;
         let now = pool.now();
         let latency = now.saturating_sub(flight.began());
         let verdict = match &answer {
@@ -141,6 +149,15 @@ impl<'a> Call<'a> {
         }
         let answer = answer.map(|answer| answer.map(|body| flight.follow(body)));
         Done { at, answer, again: verdict.again, hold, now }
+    }
+
+    /// The head of an attempt after the first: in the trace each of them is a piece of work of its own.
+    fn again(&self) -> Option<Parts> {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let trace = self.trace.filter(|_| number > 0)?.child(number);
+        let mut parts = self.parts.clone();
+        parts.headers.insert(PARENT, HeaderValue::from_bytes(&trace.traceparent()).ok()?);
+        Some(parts)
     }
 
     /// After what time a second copy may be sent.
@@ -171,8 +188,9 @@ impl<'a> Call<'a> {
     fn second(&self, tried: &[usize]) -> Option<Flight> {
         let now = self.pool.now();
         let wish = Wish { sticky: self.sticky, tried, kind: Kind::Hedge };
-        // Asked for only when somebody is there, because asking takes.
-        if !self.pool.has(now, &wish) || !self.pool.shared.hedge.withdraw(now) {
+        // Asked for only when somebody is there, because asking takes. What a hedge adds is a part of what may be sent again at all.
+        let shared = &self.pool.shared;
+        if !self.pool.has(now, &wish) || !shared.hedge.withdraw(now) || !shared.budget.withdraw(now) {
             return None;
         }
         let flight = self.pool.begin(now, &wish).ok()?;

@@ -53,5 +53,10 @@ pub(super) async fn check(pool: &Pool, core: Arc<Core>, head: &Parts, patience: 
     let deadlines = Deadlines { first_byte: patience, idle: patience, total: Some(Instant::now() + patience) };
     let answer = core.client.send_head(head, OutBody::empty(), &deadlines).await;
     let passed = answer.is_ok_and(|answer| answer.status().is_success() || answer.status().is_redirection());
-    core.checked(pool.now(), passed);
+    let (now, was_out) = (pool.now(), core.fails_checks());
+    core.checked(now, passed);
+    // It comes back as one like the others, whatever its failures were counted as.
+    if let (true, true, Some(latency)) = (passed, was_out, pool.latency(now)) {
+        core.load.believe(now, latency);
+    }
 }

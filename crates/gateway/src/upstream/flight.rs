@@ -21,7 +21,7 @@ use futures_util::Stream;
 use plinth_net::{Body, Frame};
 use plinth_policy::balance::ewma::InFlight;
 use plinth_policy::resilience::Outcome;
-use plinth_policy::resilience::breaker::Permit;
+use plinth_policy::resilience::breaker::{Permit, State};
 use plinth_policy::resilience::gradient::Sample;
 
 use super::place::Place;
@@ -78,6 +78,12 @@ impl Flight {
                 outcome if outcome.is_answer() => in_flight.answered(now),
                 _ => {}
             }
+        }
+        // The last of its probes: what its failures were counted as says nothing any more.
+        if let (Permit::Probe(_), true, Some(place)) = (self.permit, verdict.outcome.is_answer(), self.place())
+            && place.core.breaker.state(now) == State::Closed
+        {
+            place.core.load.believe(now, now.saturating_sub(self.began));
         }
         if let Some(in_flight) = self.in_flight.take_if(|_| verdict.outcome == Outcome::Cancelled) {
             in_flight.cancelled(now);

@@ -2,7 +2,8 @@
 //!
 //! Invariants: what belongs to the client's connection goes first, so that a client cannot have our own headers taken out by
 //! naming them in `Connection`; what a client that is not a trusted proxy says of who it is, and everything in our own name space
-//! (`x-plinth-*`), goes too; each passage is counted, and a request that passed too often ends here.
+//! (`x-plinth-*`), goes too; each passage is counted, and a request that passed too often ends here. Of a request that is traced, each attempt
+//! says so (`traceparent`); what other tracers have written (`tracestate`) passes as it is.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,9 +13,12 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, FORWARDED, TE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use plinth_net::outbound::strip_hop_by_hop;
+use plinth_types::trace::TRACEPARENT;
 use plinth_types::{Error, Reason};
 
 use super::{Forward, ForwardedFor};
+use crate::request_id;
+use crate::trace::PARENT;
 
 /// Counts gateways.
 pub(super) const HOPS: HeaderName = HeaderName::from_static("x-plinth-hops");
@@ -74,7 +78,17 @@ fn passes(name: &str, trusted: bool) -> bool {
 
 /// Says who asks: added to what a trusted proxy said.
 fn tell(headers: &mut HeaderMap, from: &ForwardedFor) {
-    let (element, address) = element(from);
+    let (mut element, address) = element(from);
+    if from.trace.is_some()
+        && let Ok(parent) = HeaderValue::from_maybe_shared(element.split_off(element.len() - TRACEPARENT))
+    {
+        headers.insert(PARENT, parent);
+    }
+    if let Some(id) = &from.request
+        && let Ok(id) = HeaderValue::from_maybe_shared(element.split_off(element.len() - id.as_str().len()))
+    {
+        headers.insert(HeaderName::from_static(request_id::HEADER), id);
+    }
     // The address is a part of the element, and so of its memory.
     if let Ok(value) = HeaderValue::from_maybe_shared(element.slice(address)) {
         headers.append(FORWARDED_FOR, value);
@@ -88,9 +102,10 @@ fn tell(headers: &mut HeaderMap, from: &ForwardedFor) {
     }
 }
 
-/// As RFC 7239 has it, and where the address stands in it.
+/// As RFC 7239 has it, and where the address stands in it; behind it, in the same memory, the request's
+/// name and the `traceparent` of the first attempt.
 fn element(from: &ForwardedFor) -> (Bytes, Range<usize>) {
-    let mut text = Vec::with_capacity(128);
+    let mut text = Vec::with_capacity(192);
     let address = match from.peer.to_canonical() {
         IpAddr::V4(address) => {
             text.extend_from_slice(b"for=");
@@ -111,6 +126,12 @@ fn element(from: &ForwardedFor) -> (Bytes, Range<usize>) {
     }
     text.extend_from_slice(b";proto=");
     text.extend_from_slice(from.proto.as_bytes());
+    if let Some(id) = &from.request {
+        text.extend_from_slice(id.as_str().as_bytes());
+    }
+    if let Some(trace) = &from.trace {
+        text.extend_from_slice(&trace.child(0).traceparent());
+    }
     (text.into(), address)
 }
 
@@ -133,11 +154,20 @@ fn decimal(text: &mut Vec<u8>, address: Ipv4Addr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plinth_types::TraceContext;
 
     fn how(trusted: bool) -> Forward {
         let host = Some(HeaderValue::from_static("api.example:8443"));
         let forwarded = ForwardedFor { trusted, ..ForwardedFor::direct([192, 0, 2, 7].into(), "https", host) };
-        Forward { deadline: None, sticky: None, extra: true, forwarded, pass_authorization: false }
+        Forward {
+            deadline: None,
+            sticky: None,
+            extra: true,
+            urgency: crate::overload::gate::Urgency::default(),
+            idempotent: None,
+            forwarded,
+            pass_authorization: false,
+        }
     }
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -186,6 +216,26 @@ mod tests {
         assert_eq!(all(&sent, "x-forwarded-proto"), ["http"]);
         assert_eq!(all(&sent, "forwarded").len(), 2);
         assert_eq!((all(&sent, "te"), all(&sent, "authorization").len()), (vec!["trailers".to_owned()], 1));
+    }
+
+    #[test]
+    fn each_attempt_says_where_it_stands_in_the_trace() {
+        let trace = TraceContext::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        let mut forward = how(false);
+        (forward.forwarded.trace, forward.forwarded.request) = (Some(trace), Some("abc".parse().unwrap()));
+        let mut sent = headers(&[("traceparent", "00-ffffffffffffffffffffffffffffffff-ffffffffffffffff-01"), ("tracestate", "a=1,b=2")]);
+        prepare(&mut sent, &forward).unwrap();
+        let parent = TraceContext::parse(sent[PARENT].as_bytes()).unwrap();
+        assert_eq!(parent, trace.child(0));
+        assert!(parent.trace() == trace.trace() && parent.span() != trace.span() && parent.sampled());
+        assert_eq!((all(&sent, "tracestate"), all(&sent, "forwarded")), (vec!["a=1,b=2".to_owned()], all_of_untraced()));
+        assert_eq!((sent.get_all(PARENT).iter().count(), all(&sent, "x-request-id")), (1, vec!["abc".to_owned()]));
+    }
+
+    fn all_of_untraced() -> Vec<String> {
+        let mut sent = HeaderMap::new();
+        prepare(&mut sent, &how(false)).unwrap();
+        all(&sent, "forwarded")
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) struct Metrics {
     pub ejected: Gauge,
     pub ready: Gauge,
     pub in_flight: Gauge,
+    pub waiting: Gauge,
     pub limit: Gauge,
     pub outbound: OutboundMetrics,
 }
@@ -47,6 +48,7 @@ impl Metrics {
             ejected: catalogue.upstream_ejected.get(name),
             ready: catalogue.upstream_ready.get(name),
             in_flight: catalogue.upstream_in_flight.get(name),
+            waiting: catalogue.upstream_waiting.get(name),
             limit: catalogue.upstream_limit.get(name),
             outbound: OutboundMetrics {
                 open: catalogue.upstream_connections.get(name),
@@ -56,6 +58,11 @@ impl Metrics {
                 resent: catalogue.upstream_resent.get(name),
             },
         }
+    }
+
+    /// Tenant and upstream.
+    pub(super) const fn name(&self) -> &[Box<str>; 2] {
+        &self.name
     }
 
     /// Of the breaker of one endpoint.
@@ -119,7 +126,13 @@ pub(super) fn forget(catalogue: &Catalogue, name: [&str; 2]) {
     ] {
         family.remove(name);
     }
-    for family in [&catalogue.upstream_ejected, &catalogue.upstream_ready, &catalogue.upstream_in_flight, &catalogue.upstream_limit] {
+    for family in [
+        &catalogue.upstream_ejected,
+        &catalogue.upstream_ready,
+        &catalogue.upstream_in_flight,
+        &catalogue.upstream_waiting,
+        &catalogue.upstream_limit,
+    ] {
         family.remove(name);
     }
     catalogue.upstream_connections.remove(name);

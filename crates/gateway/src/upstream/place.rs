@@ -112,7 +112,12 @@ impl Core {
 impl Place {
     /// Whether nothing speaks against it. Of one that is well, three loads.
     pub(super) fn is_well(&self, now: Duration) -> bool {
-        self.core.breaker.allows(now) && !self.core.record.is_ejected(now) && !self.core.fails_checks()
+        !self.core.record.is_ejected(now) && self.may_be_asked(now)
+    }
+
+    /// Whether nothing but an ejection speaks against it.
+    pub(super) fn may_be_asked(&self, now: Duration) -> bool {
+        self.core.breaker.allows(now) && !self.core.fails_checks()
     }
 
     /// What it costs to ask it; lower is better.

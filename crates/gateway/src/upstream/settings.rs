@@ -58,6 +58,8 @@ pub(super) struct Settings {
     /// The first included.
     pub attempts: u32,
     pub hedge: bool,
+    /// Whether all requests may be carried out twice.
+    pub idempotent: bool,
     /// Whether requests at a time are limited.
     pub adaptive: bool,
     pub deadlines: Deadlines,
@@ -77,7 +79,7 @@ pub(super) struct Health {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Dialling {
     connect_timeout: Duration,
-    max_connections: usize,
+    pub max_connections: usize,
     allowed: Vec<IpNet>,
 }
 
@@ -111,6 +113,7 @@ impl Settings {
         let settings = Self {
             attempts: record.attempts.unwrap_or(2).max(1),
             hedge: record.hedge,
+            idempotent: record.idempotent,
             adaptive: record.adaptive_concurrency,
             deadlines: Deadlines { first_byte, idle: record.idle_timeout_ms.map_or(usual.idle, millis), total: None },
             breaker: breaker(record.breaker.as_ref(), first_byte, &options.tuning.breaker),

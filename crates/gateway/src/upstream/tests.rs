@@ -238,6 +238,7 @@ fn record(addresses: impl IntoIterator<Item = SocketAddr>) -> UpstreamRecord {
         breaker: None,
         attempts: None,
         hedge: false,
+        idempotent: false,
         adaptive_concurrency: true,
         health: None,
     }
@@ -257,7 +258,15 @@ fn with_breaker(mut record: UpstreamRecord, open_ms: u32) -> UpstreamRecord {
 
 fn how() -> Forward {
     let forwarded = ForwardedFor::direct([192, 0, 2, 7].into(), "http", None);
-    Forward { deadline: None, sticky: None, extra: true, forwarded, pass_authorization: false }
+    Forward {
+        deadline: None,
+        sticky: None,
+        extra: true,
+        urgency: crate::overload::gate::Urgency::default(),
+        idempotent: None,
+        forwarded,
+        pass_authorization: false,
+    }
 }
 
 fn get(path: &str) -> Request {

@@ -39,8 +39,8 @@ pub(super) fn start(upstreams: &Arc<Upstreams>) {
 }
 
 fn judge(pool: &Pool, now: Duration) {
-    for ejected in pool.shared.ejection.interval(now, pool.places()) {
-        pool.ejected(ejected);
+    for ejected in pool.shared.ejection.interval(now, pool.places(), |place| place.may_be_asked(now)) {
+        pool.ejected(now, ejected);
     }
 }
 
@@ -50,6 +50,7 @@ fn show(pool: &Pool, now: Duration) {
     pool.metrics.ready.set_whole(count(&|place| place.is_well(now)));
     pool.metrics.ejected.set_whole(count(&|place| place.core.record.is_ejected(now)));
     pool.metrics.in_flight.set_whole(places.iter().map(|place| u64::from(place.core.load.in_flight())).sum());
+    pool.metrics.waiting.set_whole(pool.shared.gate.waiting() as u64);
     let limit = places.iter().map(|place| u64::from(place.core.limit.limit())).sum();
     pool.metrics.limit.set_whole(if pool.settings().adaptive { limit } else { 0 });
     for place in places {

@@ -1,4 +1,4 @@
-//! A part of the ring: some keys, sorted by id.
+//! A part of the ring: some keys, sorted by id, each in a cache line of its own.
 
 use std::sync::Arc;
 
@@ -46,56 +46,67 @@ impl Slot {
     }
 }
 
-/// Keys whose ids begin with the same bits. The ids lie together, so that a search touches few cache lines.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Shard {
-    ids: Vec<u64>,
-    slots: Vec<Slot>,
+/// So far from the place where it should stand an id is looked for one by one.
+const NEAR: usize = 16;
+
+/// A key. One cache line, so that a key which no cache holds comes from memory at once.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Entry {
+    id: u64,
+    slot: Slot,
 }
+
+/// Keys whose ids begin with the same bits, sorted by id. Never changed: [`set`](Self::set) makes a new one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shard(Arc<[Entry]>);
 
 impl Shard {
     /// A part of these keys, sorted by id. Of two with one id the first stays.
-    pub(super) fn new(sorted: &[(u64, Slot)]) -> Arc<Self> {
-        let mut shard = Self { ids: Vec::with_capacity(sorted.len()), slots: Vec::with_capacity(sorted.len()) };
+    pub(super) fn new(sorted: &[(u64, Slot)]) -> Self {
+        let mut entries: Vec<Entry> = Vec::with_capacity(sorted.len());
         for (id, slot) in sorted {
-            if shard.ids.last() != Some(id) {
-                shard.ids.push(*id);
-                shard.slots.push(*slot);
+            if entries.last().is_none_or(|last| last.id != *id) {
+                entries.push(Entry { id: *id, slot: *slot });
             }
         }
-        Arc::new(shard)
+        Self(entries.into())
     }
 
-    pub(super) fn get(&self, id: u64) -> Option<&Slot> {
-        self.slots.get(self.ids.binary_search(&id).ok()?)
+    /// The key of an id; `skip` are the bits that all ids of the part begin with.
+    pub(super) fn get(&self, id: u64, skip: u32) -> Option<&Slot> {
+        Some(&self.find(id, skip)?.slot)
+    }
+
+    /// Ids are random, so one stands near the place that its bits say: in the line that is looked at first, or in one beside it.
+    fn find(&self, id: u64, skip: u32) -> Option<&Entry> {
+        let share = u128::from(id.checked_shl(skip).unwrap_or(0));
+        let guess = ((share * self.0.len() as u128) >> 64) as usize;
+        let (before, after) = self.0.split_at_checked(guess)?;
+        let near = if after.first().is_some_and(|first| first.id <= id) {
+            after.iter().take(NEAR).find(|entry| entry.id >= id)
+        } else {
+            before.iter().rev().take(NEAR).find(|entry| entry.id <= id)
+        };
+        let far = || self.0.get(self.0.binary_search_by_key(&id, |entry| entry.id).ok()?);
+        near.or_else(far).filter(|entry| entry.id == id)
     }
 
     /// Puts a key in place, or takes it away.
     pub(super) fn set(&mut self, id: u64, slot: Option<Slot>) {
-        match (self.ids.binary_search(&id), slot) {
-            (Ok(place), Some(slot)) => {
-                if let Some(old) = self.slots.get_mut(place) {
-                    *old = slot;
-                }
-            }
-            (Ok(place), None) => {
-                self.ids.remove(place);
-                self.slots.remove(place);
-            }
-            (Err(place), Some(slot)) => {
-                self.ids.insert(place, id);
-                self.slots.insert(place, slot);
-            }
-            (Err(_), None) => {}
-        }
+        let place = self.0.partition_point(|entry| entry.id < id);
+        let (before, after) = self.0.split_at(place);
+        let known = after.first().is_some_and(|entry| entry.id == id);
+        let entry = slot.map(|slot| Entry { id, slot });
+        self.0 = before.iter().copied().chain(entry).chain(after.iter().skip(usize::from(known)).copied()).collect();
     }
 
-    pub(super) const fn len(&self) -> usize {
-        self.ids.len()
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Bytes on the heap, the reference counts and the allocator's words included.
+    /// Bytes on the heap, with the line of the reference counts.
     pub(super) fn memory(&self) -> usize {
-        self.ids.capacity() * size_of::<u64>() + self.slots.capacity() * size_of::<Slot>() + size_of::<Self>() + 16 + 3 * 8
+        (self.0.len() + 1) * size_of::<Entry>()
     }
 }

@@ -131,3 +131,56 @@ async fn a_drain_sends_goaway_before_the_stream_in_flight_has_ended() {
     let (goaway, data) = (kinds.iter().position(|kind| *kind == GOAWAY), kinds.iter().position(|kind| *kind == DATA));
     assert!(goaway.is_some() && goaway < data, "{kinds:?}");
 }
+
+/// A raw connection whose streams may send so many bytes each, with a request of this path on stream 1.
+async fn windowed(fixture: &Fixture, window: u8, path: &str) -> Raw {
+    // SETTINGS with INITIAL_WINDOW_SIZE.
+    let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, window];
+    let mut raw = fixture.send([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()).await;
+    let block = [&b"\x82\x86\x04"[..], &[path.len() as u8], path.as_bytes(), b"\x01\x09localhost"].concat();
+    raw.send([&[0, 0, block.len() as u8, 1, 5, 0, 0, 0, 1][..], &block].concat()).await;
+    raw
+}
+
+/// Answers pings, and does nothing else, until the server closes.
+async fn ponging(raw: Raw) {
+    let (mut reads, mut writes) = raw.0.into_split();
+    let pings = async {
+        for number in 0_u64.. {
+            let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &number.to_be_bytes()].concat();
+            if writes.write_all(&ping).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let rest = async {
+        let mut piece = vec![0; 4096];
+        while reads.read(&mut piece).await.is_ok_and(|count| count > 0) {}
+    };
+    let end = async {
+        tokio::select! { () = pings => {} () = rest => {} }
+    };
+    within("the cut", Box::pin(end)).await;
+}
+
+#[tokio::test]
+async fn an_answer_whose_window_stays_shut_is_cut_though_pings_are_answered() {
+    for (window, path) in [(0, "/large"), (9, "/large"), (3, "/pieces"), (0, "/")] {
+        let fixture = start(ConnectionLimits { write_timeout: Duration::from_millis(150), ..limits() });
+        let began = tokio::time::Instant::now();
+        Box::pin(ponging(windowed(&fixture, window, path).await)).await;
+        assert!(began.elapsed() >= Duration::from_millis(150), "{window} {path}: {:?}", began.elapsed());
+        until("what was held is given back", || fixture.metrics.open.value() == 0 && fixture.live() == 0).await;
+        assert_eq!(fixture.metrics.timeouts.value(), 1, "{window} {path}");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_stream_to_say_something_is_left_alone() {
+    let fixture = start(ConnectionLimits { write_timeout: Duration::from_millis(100), ..limits() });
+    let mut client = client(&fixture).await;
+    assert_eq!(body(client.send_request(request("/trickle", b"")).await.unwrap()).await, "xxx");
+    assert_eq!(body(client.send_request(request("/", b"")).await.unwrap()).await, "hello");
+    assert_eq!((fixture.metrics.timeouts.value(), fixture.metrics.accepted.value()), (0, 1));
+}

@@ -62,6 +62,13 @@ impl Load {
         InFlight { load: Arc::clone(self), began: now, waits: true }
     }
 
+    /// Forgets what was learned: from now on it is believed to take `latency`. For an endpoint of which the penalties of its failures say
+    /// nothing any more, because somebody else keeps requests away from it or has found it well again; else they would keep it idle for long after.
+    pub fn believe(&self, now: Duration, latency: Duration) {
+        self.at.fetch_max(nanos(now), Relaxed);
+        self.estimate.store((nanos(latency) as f64).to_bits(), Relaxed);
+    }
+
     /// What it costs to send one more there: lower is better. `weight` is its share of capacity, 1 for all alike; `None` when that is not above zero.
     #[must_use]
     pub fn cost(&self, now: Duration, weight: f64) -> Option<f64> {

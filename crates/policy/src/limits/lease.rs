@@ -13,7 +13,7 @@
 //! ```
 //!
 //! that is, the limit and at most one lease for each node. Why: tokens that are used in w were held at its beginning (at most L
-//! by each node) or granted in it, and the central rule grants at most `burst + rate × w`. While the store is away each of N nodes
+//! by each node, what requests gave back included) or granted in it, and the central rule grants at most `burst + rate × w`. While the store is away each of N nodes
 //! earns rate / N, and the central counter, asked again, lets that time not count.
 //!
 //! Three cases are outside of it, because nobody can know of them in time: nodes that live without the store while others do not (yet,

@@ -9,7 +9,7 @@
 //! Scale"): those who are served are served fast.
 //!
 //! Invariants: a request begins, is dropped, is refused or is cancelled, exactly one of them. Never more begun than the limit, but for a
-//! limit that was lowered. Nobody waits while it may begin. The queue is bounded in all and per tenant, and "full" is said at once;
+//! limit that was lowered. Nobody waits while it may begin. The queue is bounded in all, in bytes and per tenant, and "full" is said at once;
 //! a higher class takes the place of a lower one, its tenant's own before others'. What waits past its deadline is dropped before it costs anything. In the steady
 //! state nothing is allocated, and nothing is remembered of tenants that neither wait nor have just been served ahead of others that do.
 //!
@@ -39,6 +39,8 @@ pub struct AdmissionSettings {
     pub max_waiting: usize,
     /// Requests that wait, of one tenant in all classes.
     pub max_per_tenant: usize,
+    /// Bytes that those who wait keep in memory, in all. One that is larger waits when nobody else does.
+    pub max_bytes: u64,
     /// The part of the slots that a class may fill, by [`Criticality::index`]. Made to rise with the class; each class has at least
     /// one slot.
     pub hold_back: [f64; 4],
@@ -46,19 +48,37 @@ pub struct AdmissionSettings {
     pub standing: Duration,
     /// In an overloaded class nobody waits longer.
     pub patience: Duration,
+    /// In an overloaded class no more wait: those would hardly be served within the patience, and hearing "no" at once costs least. Who has
+    /// fewer waiting than another tenant takes the place of its oldest.
+    pub most_overloaded: usize,
 }
 
 impl Default for AdmissionSettings {
-    /// 1024 waiting, 128 of a tenant; background holds back at 80 %, sheddable at 90 %; overloaded after 100 ms, patience 250 ms.
+    /// 1024 waiting, 128 of a tenant, 64 MiB; background holds back at 80 %, sheddable at 90 %; overloaded after 100 ms, patience 250 ms.
     fn default() -> Self {
         Self {
             max_waiting: 1024,
             max_per_tenant: 128,
+            max_bytes: 64 << 20,
             hold_back: [0.8, 0.9, 1.0, 1.0],
             standing: Duration::from_millis(100),
             patience: Duration::from_millis(250),
+            most_overloaded: usize::MAX,
         }
     }
+}
+
+/// How many may wait, and how long: what of [`AdmissionSettings`] follows the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// In all, and of one tenant.
+    pub most: usize,
+    /// As in [`AdmissionSettings`].
+    pub standing: Duration,
+    /// As in [`AdmissionSettings`].
+    pub patience: Duration,
+    /// As in [`AdmissionSettings`].
+    pub most_overloaded: usize,
 }
 
 /// A request as the queue sees it.
@@ -70,6 +90,8 @@ pub struct Request {
     pub criticality: Criticality,
     /// What it will cost, in any unit; at least 1 is charged.
     pub cost: u64,
+    /// What it keeps in memory while it waits.
+    pub bytes: u64,
     /// When its answer is worthless, on the same clock as `now`.
     pub deadline: Duration,
     /// The caller's name for it.
@@ -151,6 +173,7 @@ struct Class {
     first: u32,
     last: u32,
     waiting: usize,
+    bytes: u64,
     waiting_since: u64,
 }
 
@@ -165,6 +188,7 @@ pub struct Admission {
     limit: usize,
     in_use: usize,
     waiting: usize,
+    bytes: u64,
     service: u64,
     drain: Drain,
 }
@@ -182,7 +206,7 @@ impl Admission {
         let class = || Class { first: NIL, last: NIL, ..Class::default() };
         let classes = [class(), class(), class(), class()];
         let (slots, expiry, drain) = (Slots::default(), BinaryHeap::new(), Drain::default());
-        Self { settings, slots, classes, expiry, limit: limit.max(1), in_use: 0, waiting: 0, service: 0, drain }
+        Self { settings, slots, classes, expiry, limit: limit.max(1), in_use: 0, waiting: 0, bytes: 0, service: 0, drain }
     }
 
     /// A request comes. Somebody of a lower class may have to go for it.
@@ -200,14 +224,19 @@ impl Admission {
             self.in_use += 1;
             return Offer::Enter;
         }
+        let way = self.way(request.tenant, class, at);
+        if way.is_none() || !self.can_hold(class, request.bytes) {
+            return Offer::Refuse(RefuseReason::Full, self.retry_after(request.criticality, at));
+        }
         if let Some(reason) = self.is_full_for(request.tenant)
             && !self.displace_own(request.tenant, class, answers)
         {
             return Offer::Refuse(reason, self.retry_after(request.criticality, at));
         }
-        if self.waiting >= self.settings.max_waiting && !self.displace(class, answers) {
-            return Offer::Refuse(RefuseReason::Full, self.retry_after(request.criticality, at));
+        if let Some(Some(longest)) = way {
+            self.lose(longest, Loss::Displaced, answers);
         }
+        while !self.has_room(self.waiting, self.bytes, request.bytes) && self.displace(class, answers) {}
         Offer::Wait(self.admit(&request, late_at, at))
     }
 
@@ -271,6 +300,34 @@ impl Admission {
         self.service = nanos(least);
     }
 
+    /// So many have begun and are not done, where the caller counts them itself. Lets nobody in: the next call does.
+    pub fn set_in_use(&mut self, in_use: usize) {
+        self.in_use = in_use;
+    }
+
+    /// How many may wait, and how long, from now on. Those who wait already stay.
+    pub fn set_room(&mut self, room: Room) {
+        let Room { most, standing, patience, most_overloaded } = room;
+        let max_waiting = most.min(slots::MOST);
+        let max_per_tenant = max_waiting;
+        self.settings = AdmissionSettings { max_waiting, max_per_tenant, standing, patience, most_overloaded, ..self.settings };
+    }
+
+    /// When somebody who waits is to call [`expired`](Self::expired) for its own sake, at the soonest; `None` when it does not wait.
+    #[must_use]
+    pub fn due(&self, ticket: Ticket) -> Option<Duration> {
+        let slot = &self.slots[self.slots.find(ticket.0)?];
+        let overloaded = self.classes[slot.class as usize].waiting_since.saturating_add(nanos(self.settings.standing));
+        let stale = slot.arrived.saturating_add(nanos(self.settings.patience)).max(overloaded);
+        Some(Duration::from_nanos(slot.late_at.min(stale)))
+    }
+
+    /// When a request of this class that is refused now should come again; 1 s to 30 s.
+    #[must_use]
+    pub fn come_back(&self, class: Criticality, now: Duration) -> Duration {
+        self.retry_after(class, nanos(now))
+    }
+
     /// How many wait.
     #[must_use]
     pub const fn waiting(&self) -> usize {
@@ -322,6 +379,27 @@ impl Admission {
         (own >= self.settings.max_per_tenant || greedy).then_some(RefuseReason::TenantFull)
     }
 
+    /// Whether one more of a tenant may wait in a class, overloaded or not, and whose place it takes if so.
+    fn way(&self, tenant: u32, class: usize, now: u64) -> Option<Option<u32>> {
+        let flows = &self.classes[class].flows;
+        if self.classes[class].waiting < self.settings.most_overloaded || !self.overloaded(class, now) {
+            return Some(None);
+        }
+        let (waiting, oldest) = flows.longest()?;
+        (waiting > flows.of_tenant(tenant) + 1).then_some(Some(oldest))
+    }
+
+    /// Whether so many bytes could wait, with all lower classes displaced if need be.
+    fn can_hold(&self, class: usize, bytes: u64) -> bool {
+        let stay = self.classes.iter().skip(class);
+        let (waiting, held) = stay.fold((0, 0), |(waiting, held), class| (waiting + class.waiting, held + class.bytes));
+        self.has_room(waiting, held, bytes)
+    }
+
+    const fn has_room(&self, waiting: usize, held: u64, bytes: u64) -> bool {
+        waiting < self.settings.max_waiting && (waiting == 0 || held.saturating_add(bytes) <= self.settings.max_bytes)
+    }
+
     /// Drops the oldest of the lowest class that waits, if that is below `class`.
     fn displace(&mut self, class: usize, answers: &mut Answers) -> bool {
         let Some(lowest) = self.classes.iter().take(class).find(|lower| lower.waiting > 0) else { return false };
@@ -340,17 +418,19 @@ impl Admission {
     }
 
     fn admit(&mut self, request: &Request, late_at: u64, now: u64) -> Ticket {
-        let Request { tenant, criticality, cost, id, .. } = *request;
+        let Request { tenant, criticality, cost, bytes, id, .. } = *request;
         let index = criticality.index();
         let class = &mut self.classes[index];
-        let (at, ticket) = self.slots.insert(Entry { id, tenant, class: index as u8, cost: cost.max(1), late_at, arrived: now });
+        let (at, ticket) = self.slots.insert(Entry { id, tenant, class: index as u8, cost: cost.max(1), bytes, late_at, arrived: now });
         self.slots.link_in_class(at, &mut class.first, &mut class.last);
         class.flows.admit(&mut self.slots, at);
         if class.waiting == 0 {
             class.waiting_since = now;
         }
         class.waiting += 1;
+        class.bytes = class.bytes.saturating_add(bytes);
         self.waiting += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
         if self.expiry.len() > 2 * self.waiting + 64 {
             let slots = &self.slots;
             self.expiry.retain(|Reverse((_, ticket))| slots.find(*ticket).is_some());
@@ -400,7 +480,9 @@ impl Admission {
         self.slots.unlink_in_class(at, &mut class.first, &mut class.last);
         class.flows.unlink(&mut self.slots, at);
         class.waiting -= 1;
+        class.bytes = class.bytes.saturating_sub(self.slots[at].bytes);
         self.waiting -= 1;
+        self.bytes = self.bytes.saturating_sub(self.slots[at].bytes);
         self.slots.release(at);
     }
 

@@ -146,7 +146,7 @@ impl World {
         };
         // Tenant 0 sends half of everything.
         let tenant = (self.random.any() % 20).saturating_sub(9) as u32;
-        let request = Request { tenant, criticality, cost: 1, deadline: Duration::from_nanos(now + SECOND), id: self.planned };
+        let request = Request { tenant, criticality, cost: 1, bytes: 0, deadline: Duration::from_nanos(now + SECOND), id: self.planned };
         self.second(now).offered += 1;
         self.demand[criticality.index()] += 1;
         if self.ladder.as_ref().is_some_and(|ladder| !ladder.level().admits(criticality)) {

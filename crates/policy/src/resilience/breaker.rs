@@ -11,10 +11,11 @@
 //! 80 % slow = open. Timeouts, resets, 5xx and broken answers are errors; 4xx, 429 and clients that went away are not and do not count at all, so that
 //! a flood of bad requests cannot hide an endpoint that fails the good ones. One exception: a client that gave up on a call that was slow already has seen a slow call.
 //!
-//! Invariants: while half-open never more than [`Settings::probes`] probes are out, panic aside; a probe that is never heard of again is given up after
-//! [`Settings::patience`]; what began before the breaker last changed sides changes nothing. [`Breaker::permit`] of a closed breaker is one relaxed
-//! load; [`Breaker::record`] takes one short lock, which only this endpoint's answers share. Whether a whole pool may be left out is
-//! [`ejection`](super::ejection)'s.
+//! Invariants: an open breaker lets nothing through but its probes, whatever becomes of the pool; while half-open never more than
+//! [`Settings::probes`] probes are out; a probe that is never heard of again is given up after [`Settings::patience`]; what began before the breaker
+//! last changed sides changes nothing. Where nobody else could take over, [`Breaker::hasten`] makes probes more frequent and never calls.
+//! [`Breaker::permit`] of a closed breaker is one relaxed load; [`Breaker::record`] takes one short lock, which only this endpoint's answers share.
+//! Whether too few of a pool are well is [`ejection`](super::ejection)'s to say.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -118,6 +119,8 @@ pub struct Breaker {
     seed: u64,
     /// What [`Breaker::permit`] needs of `core`: the kind in the low two bits, above them the era or when it stops being open.
     gate: AtomicU64,
+    /// Of an open one: when it may be probed if nobody else can take over. Nanoseconds; not after what `gate` says.
+    soon: AtomicU64,
     core: Mutex<Core>,
 }
 
@@ -131,7 +134,7 @@ impl Breaker {
     #[must_use]
     pub fn new(settings: Settings, seed: u64) -> Self {
         let core = Core::new(settings.window);
-        Self { settings, seed, gate: AtomicU64::new(CLOSED), core: Mutex::new(core) }
+        Self { settings, seed, gate: AtomicU64::new(CLOSED), soon: AtomicU64::new(0), core: Mutex::new(core) }
     }
 
     /// Whether to ask now.
@@ -144,20 +147,26 @@ impl Breaker {
         }
     }
 
-    /// Permission when so many endpoints of a pool are out that all are used. Never refused: an open breaker closes when
-    /// [`Settings::probes`] such calls in a row succeed, so the pool comes back as fast as its endpoints do.
-    pub fn permit_in_panic(&self, now: Duration) -> Permit {
-        match self.permit(now) {
-            Permit::Refused { .. } => self.change(|core| {
-                if let Phase::HalfOpen { out, .. } = &mut core.phase {
-                    *out = out.saturating_add(1);
-                }
-                match core.phase {
-                    Phase::Closed { .. } => Permit::Go(Era(core.era)),
-                    Phase::Open { .. } | Phase::HalfOpen { .. } => Permit::Probe(Era(core.era)),
-                }
-            }),
-            permit => permit,
+    /// So few of a pool are well that nobody can take over what this endpoint does not get: to wait longer than [`Settings::first_open`] for
+    /// its next probe, or for probes that hang, would spare nobody and only draw out the outage. Takes no lock while there is nothing to change
+    /// of an open breaker.
+    pub fn hasten(&self, now: Duration) {
+        let gate = self.gate.load(Relaxed);
+        match gate & 3 {
+            CLOSED | DEGRADED => {}
+            OPEN if self.soon.load(Relaxed) >= gate >> 2 => {}
+            _ => self.change(|core| core.hasten(now, &self.settings)),
+        }
+    }
+
+    /// How long until a probe may be due; `None` when calls or probes are let through now.
+    #[must_use]
+    pub fn refused_for(&self, now: Duration) -> Option<Duration> {
+        let gate = self.gate.load(Relaxed);
+        match gate & 3 {
+            CLOSED | DEGRADED => None,
+            OPEN => Some(Duration::from_nanos((gate >> 2).saturating_sub(nanos(now)))).filter(|left| !left.is_zero()),
+            _ => lock(&self.core).refused_for(now, &self.settings),
         }
     }
 
@@ -204,8 +213,8 @@ impl Breaker {
     pub fn check_passed(&self, now: Duration) {
         if self.gate.load(Relaxed) & 3 == OPEN {
             self.change(|core| {
-                if let Phase::Open { until, .. } = &mut core.phase {
-                    *until = now.min(*until);
+                if let Phase::Open { until, soon } = &mut core.phase {
+                    (*until, *soon) = (now.min(*until), now.min(*soon));
                 }
             });
         }
@@ -241,6 +250,9 @@ impl Breaker {
         let before = core.phase;
         let answer = change(&mut core);
         if core.phase != before {
+            if let Phase::Open { soon, .. } = core.phase {
+                self.soon.store(nanos(soon), Relaxed);
+            }
             self.gate.store(core.gate(), Relaxed);
         }
         answer

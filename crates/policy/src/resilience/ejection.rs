@@ -3,10 +3,14 @@
 //! Three rules eject: failures in a row, at once; and at each interval a share of failures, and a success rate far below the pool's. An
 //! ejection lasts [`Settings::base`] × how often in a row; each interval spent well takes one off.
 //!
-//! Invariants: never more than [`Settings::most_percent`] of the pool are ejected, but one may be; [`route`] never leaves a pool empty: when
-//! fewer than [`Settings::panic_percent`] are ready, all are used. Each endpoint has a [`Record`], which lives as long as it does; the pool
-//! is whatever slice of them the caller hands in, so endpoints come and go without a word to this module. An answer costs two atomic
-//! writes; the lock is taken only to eject. Active checks, and acting on the verdict, are left to the gateway.
+//! An outlier is one that does worse than others. So an ejection is never what leaves a pool with too few: none is made that would leave fewer
+//! than [`Settings::panic_percent`] ready, and when breakers or checks leave fewer, all ejections end ([`Ejection::annul`]). From then on the
+//! breakers alone say whom to ask: panic never goes past one that is open.
+//!
+//! Invariants: never more than [`Settings::most_percent`] of the pool are ejected, but one of several may be; the only endpoint of a pool never is.
+//! Each endpoint has a [`Record`], which lives as long as it does; the pool is whatever slice of them the caller hands in, so endpoints come and
+//! go without a word to this module. An answer costs two atomic writes; the lock is taken only to eject. Active checks, and acting on the
+//! verdict, are left to the gateway.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -43,7 +47,7 @@ pub struct Settings {
     pub longest: Duration,
     /// No more of the pool than this are ejected, in percent; but one may always be.
     pub most_percent: usize,
-    /// With fewer ready than this, in percent, all are used.
+    /// With fewer ready than this, in percent, none is ejected.
     pub panic_percent: usize,
 }
 
@@ -90,6 +94,17 @@ pub struct Ejected {
     pub lasts: Duration,
 }
 
+/// A call that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// The endpoint's place in the slice.
+    pub host: usize,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it was begun.
+    pub began: Duration,
+}
+
 /// What ejection knows of one endpoint.
 #[derive(Debug, Default)]
 pub struct Record {
@@ -113,6 +128,12 @@ impl Record {
         if self.is_ejected(now) {
             self.until.store(nanos(now), Relaxed);
         }
+    }
+
+    /// Ends an ejection that should not have been.
+    fn annul(&self, now: Duration) {
+        self.readmit(now);
+        self.times.store(self.times.load(Relaxed).saturating_sub(1), Relaxed);
     }
 
     fn eject(&self, now: Duration, settings: &Settings) -> Duration {
@@ -143,16 +164,16 @@ impl Ejection {
         Self { settings, ejecting: Mutex::new(()) }
     }
 
-    /// How a call to `pool[host]` ended that was begun at `began`. Says when that has ejected it.
+    /// A call ended. Says when that has ejected its endpoint. `is_well`: whether nothing but an ejection would speak against an endpoint.
     ///
     /// What began before an ejection ended does not count: calls that were stuck with a bad endpoint must not eject a repaired one.
-    pub fn record<R: AsRef<Record>>(&self, now: Duration, pool: &[R], host: usize, outcome: Outcome, began: Duration) -> Option<Ejected> {
-        let record = pool.get(host)?.as_ref();
-        if outcome == Outcome::Cancelled || nanos(began) < record.until.load(Relaxed) {
+    pub fn record<R: AsRef<Record>>(&self, now: Duration, pool: &[R], call: Call, is_well: impl Fn(&R) -> bool) -> Option<Ejected> {
+        let record = pool.get(call.host)?.as_ref();
+        if call.outcome == Outcome::Cancelled || nanos(call.began) < record.until.load(Relaxed) {
             return None;
         }
         record.calls.fetch_add(1, Relaxed);
-        if !outcome.is_failure() {
+        if !call.outcome.is_failure() {
             // Mostly zero already, and a load leaves the cache line to others.
             if record.in_a_row.load(Relaxed) > 0 {
                 record.in_a_row.store(0, Relaxed);
@@ -162,17 +183,17 @@ impl Ejection {
         record.failed.fetch_add(1, Relaxed);
         let in_a_row = record.in_a_row.fetch_add(1, Relaxed).saturating_add(1);
         (self.settings.consecutive > 0 && in_a_row >= self.settings.consecutive)
-            .then(|| self.eject(now, pool, host, Cause::Consecutive))
+            .then(|| self.eject(now, pool, (call.host, Cause::Consecutive), is_well))
             .flatten()
     }
 
     /// To be called each [`Settings::interval`]: judges what was counted since, ejects the worst first, forgives one ejection to everybody
-    /// who was in and was not ejected. Allocates.
-    pub fn interval<R: AsRef<Record>>(&self, now: Duration, pool: &[R]) -> Vec<Ejected> {
+    /// who was in and was not ejected. Allocates. `is_well`: as for [`Self::record`].
+    pub fn interval<R: AsRef<Record>>(&self, now: Duration, pool: &[R], is_well: impl Fn(&R) -> bool) -> Vec<Ejected> {
         let counts = interval::counts(now, pool);
         let ejected: Vec<_> = interval::outliers(&counts, &self.settings)
             .into_iter()
-            .filter_map(|(host, cause)| self.eject(now, pool, host, cause))
+            .filter_map(|outlier| self.eject(now, pool, outlier, &is_well))
             .collect();
         for host in pool.iter().map(AsRef::as_ref).filter(|host| !host.is_ejected(now)) {
             // Back for less than an interval is not yet an interval spent well.
@@ -181,6 +202,21 @@ impl Ejection {
             }
         }
         ejected
+    }
+
+    /// [`route`] has said [`Routing::Panic`]: with so few that are well the others are no outliers. All ejections end, as if they had not been;
+    /// how many there were. Takes no lock while there are none.
+    pub fn annul<R: AsRef<Record>>(&self, now: Duration, pool: &[R]) -> usize {
+        if !pool.iter().any(|host| host.as_ref().is_ejected(now)) {
+            return 0;
+        }
+        let _one = lock(&self.ejecting);
+        let mut ended = 0;
+        for host in pool.iter().map(AsRef::as_ref).filter(|host| host.is_ejected(now)) {
+            host.annul(now);
+            ended += 1;
+        }
+        ended
     }
 
     /// How many of a pool of `n` may be ejected at the same time.
@@ -195,11 +231,22 @@ impl Ejection {
         route(ready, n, self.settings.panic_percent)
     }
 
-    fn eject<R: AsRef<Record>>(&self, now: Duration, pool: &[R], host: usize, cause: Cause) -> Option<Ejected> {
+    fn eject<R: AsRef<Record>>(
+        &self,
+        now: Duration,
+        pool: &[R],
+        (host, cause): (usize, Cause),
+        is_well: impl Fn(&R) -> bool,
+    ) -> Option<Ejected> {
         let _one = lock(&self.ejecting);
         let record = pool.get(host)?.as_ref();
-        let ejected = pool.iter().filter(|other| other.as_ref().is_ejected(now)).count();
+        let is_in = |other: &R| !other.as_ref().is_ejected(now);
+        let ejected = pool.iter().filter(|other| !is_in(other)).count();
         if record.is_ejected(now) || ejected >= self.most(pool.len()) {
+            return None;
+        }
+        let left = pool.iter().enumerate().filter(|(place, other)| *place != host && is_in(other) && is_well(other)).count();
+        if self.route(left, pool.len()) == Routing::Panic {
             return None;
         }
         Some(Ejected { host, cause, lasts: record.eject(now, &self.settings) })
@@ -211,13 +258,13 @@ impl Ejection {
 pub enum Routing {
     /// Those that are ready.
     Ready,
-    /// All of them ("panic routing"): too few are ready to believe that the others are at fault. Take the breakers' permits with
-    /// [`Breaker::permit_in_panic`](super::breaker::Breaker::permit_in_panic).
+    /// All whose breaker lets them be asked ("panic routing"): too few are ready to believe that the others are outliers. Call
+    /// [`Ejection::annul`], and [`Breaker::hasten`](super::breaker::Breaker::hasten) on each.
     Panic,
 }
 
 /// Of `n` endpoints `ready` are neither ejected, nor behind an open breaker, nor failing checks. With fewer than `panic_percent` ready, and
-/// whenever none is, all are used. A target with a usable fallback is better sent there than into panic.
+/// whenever none is, it is panic. A target with a usable fallback is better sent there than into panic.
 #[must_use]
 pub const fn route(ready: usize, n: usize, panic_percent: usize) -> Routing {
     if ready == 0 || ready.saturating_mul(100) < n.saturating_mul(panic_percent) { Routing::Panic } else { Routing::Ready }

@@ -5,7 +5,8 @@
 //!
 //! Samples are gathered into windows of [`Settings::window`], because the averages count samples and at thousands of them a second an average over 600
 //! would be over in an instant. Invariants: the limit stays within [`Settings::least`] and [`Settings::most`]; no more are let in than it says;
-//! it does not grow while fewer than half of it are in use. Entering is one atomic write; leaving takes one short lock that only this
+//! it does not grow while fewer than three quarters of it are in use, nor fall while fewer than half are. Where latencies are alike by themselves,
+//! a small rise is believed to be a queue, where they differ only a large one. Entering is one atomic write; leaving takes one short lock that only this
 //! endpoint's answers share. Queueing what was not let in is the gateway's.
 
 use std::sync::Mutex;
@@ -30,8 +31,10 @@ pub struct Settings {
     pub queue: f64,
     /// The part of the way to a new limit that is gone at once.
     pub smoothing: f64,
-    /// How far recent latency may be above the long average before the limit falls.
+    /// How far recent latency may be above the long average before the limit falls, where latencies differ much by themselves.
     pub tolerance: f64,
+    /// The same where they are all alike: then a rise is a queue, and the limit need not let everybody become slower to see it.
+    pub least_tolerance: f64,
     /// Over how many windows the long average goes.
     pub long_windows: u32,
     /// How long samples are gathered.
@@ -52,6 +55,7 @@ impl Default for Settings {
             queue: 4.0,
             smoothing: 0.2,
             tolerance: 1.5,
+            least_tolerance: 1.1,
             long_windows: 600,
             window: Duration::from_millis(100),
             least_samples: 10,
@@ -88,6 +92,7 @@ struct Book {
     windows: u32,
     began: Duration,
     sum: f64,
+    squares: f64,
     samples: u32,
     overloads: u32,
     peak: u32,
@@ -153,6 +158,7 @@ impl Book {
         match sample {
             Sample::Latency(latency) => {
                 self.sum += latency.as_secs_f64();
+                self.squares += latency.as_secs_f64().powi(2);
                 self.samples = self.samples.saturating_add(1);
             }
             Sample::Overload => self.overloads = self.overloads.saturating_add(1),
@@ -169,13 +175,15 @@ impl Book {
             && u64::from(self.overloads) * 100
                 >= (u64::from(self.overloads) + u64::from(self.samples)) * u64::from(settings.overload_percent);
         let gradient = if self.samples > 0 { self.gradient(settings) } else { 1.0 };
-        let busy = f64::from(self.peak) >= self.limit / 2.0;
+        let (used, wanted) = (f64::from(self.peak) / self.limit, self.limit * gradient + settings.queue);
+        // More than background requests alone may use: those hold back a fifth.
+        let is_tried = used >= 0.75 || (used >= 0.5 && wanted < self.limit);
         if overloaded {
             self.toward(self.limit * 0.5, settings);
-        } else if busy && self.samples > 0 {
-            self.toward(self.limit * gradient + settings.queue, settings);
+        } else if is_tried && self.samples > 0 {
+            self.toward(wanted, settings);
         }
-        (self.began, self.sum, self.samples, self.overloads, self.peak) = (now, 0.0, 0, 0, 0);
+        (self.began, self.sum, self.squares, self.samples, self.overloads, self.peak) = (now, 0.0, 0.0, 0, 0, 0);
     }
 
     /// By what the limit should shrink; also takes the window into the long average.
@@ -191,7 +199,10 @@ impl Book {
         if self.long / short > 2.0 {
             self.long *= 0.9;
         }
-        (settings.tolerance * self.long / short).clamp(0.5, 1.0)
+        // Half of what latencies differ by, as a part of their mean, comes on top of the least.
+        let deviation = (self.squares / f64::from(self.samples) - short * short).max(0.0).sqrt() / short;
+        let tolerance = (settings.least_tolerance + 0.5 * deviation).min(settings.tolerance.max(settings.least_tolerance));
+        (tolerance * self.long / short).clamp(0.5, 1.0)
     }
 
     fn toward(&mut self, limit: f64, settings: &Settings) {

@@ -1,6 +1,6 @@
 //! Routes: conditions that can hold, targets that can answer, changes that do no harm.
 
-use plinth_store::resources::gateway::{DegradeSpec, PinSpec, RewriteSpec, RouteAccess, RouteRecord, Target, TextMatch};
+use plinth_store::resources::gateway::{CompressionSpec, DegradeSpec, PinSpec, RewriteSpec, RouteAccess, RouteRecord, Target, TextMatch};
 
 use super::{Asker, at_most, between, cors, headers, matching, millis, patterns, targets};
 use crate::problems::Problems;
@@ -38,6 +38,20 @@ pub(crate) fn route(problems: &mut Problems, route: &RouteRecord, asker: Asker<'
     if let Some(cors) = &route.cors {
         problems.within("cors", |p| cors::cors(p, cors));
     }
+    if let Some(CompressionSpec::Types(types)) = &route.compression {
+        compression(problems, types);
+    }
+}
+
+/// Content types, such as `application/json` or `text/*`.
+fn compression(problems: &mut Problems, types: &[String]) {
+    at_most(problems, "compression", types, 64);
+    let word =
+        |text: &str| !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
+    problems.each("compression", types, |p, kind| {
+        let good = kind.split_once('/').is_some_and(|(family, kind)| word(family) && (kind == "*" || word(kind)));
+        p.must(good, "", || "a content type is such as 'application/json' or 'text/*'".into());
+    });
 }
 
 fn percent(problems: &mut Problems, field: &str, value: f64) {

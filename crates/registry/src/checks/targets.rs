@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plinth_store::resources::gateway::{FallbackSpec, ModelTarget, RouteRecord, Target, TargetSpec};
-use plinth_types::{Label, ModelName};
+use plinth_store::resources::gateway::{FallbackSpec, FilterRef, ModelTarget, RouteRecord, Target, TargetSpec};
+use plinth_types::ModelName;
 
 use super::upstream::MAX_WEIGHT;
 use super::{at_most, between, headers};
@@ -140,7 +140,7 @@ fn circle<'a>(
 }
 
 /// The filters of a route: named once each, and not too many.
-pub(super) fn filters(problems: &mut Problems, filters: &[Label]) {
+pub(super) fn filters(problems: &mut Problems, filters: &[FilterRef]) {
     at_most(problems, "filters", filters, 16);
-    super::no_twins(problems, "filters", filters);
+    super::no_twins(problems, "filters", filters.iter().map(|filter| &filter.name));
 }

@@ -183,13 +183,13 @@ fn check(resource: &Resource, name: &str, asker: Asker<'_>, problems: &mut Probl
         Resource::Issuer(record) => words(check_description(&record.description)),
         Resource::Upstream(record) => words(check_description(&record.description)),
         Resource::Route(record) => words(check_description(&record.description)),
-        Resource::Filter(record) => words(check_description(&record.description)),
         Resource::Model(record) => {
             words(check_description(&record.description));
             words(check_tags(&record.tags));
         }
         Resource::Deployment(record) => words(deployments::check(record)),
-        Resource::Addresses(_) => {}
+        // Filters are not applied, they are pushed.
+        Resource::Addresses(_) | Resource::Filter(_) => {}
     }
     match resource {
         Resource::Tenant(record) => {

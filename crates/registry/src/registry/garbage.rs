@@ -1,4 +1,4 @@
-//! Garbage collection of blobs that no version names, in two phases.
+//! Garbage collection of blobs that no version of a model or filter names, in two phases.
 //!
 //! 1. Read the whole ledger at revision R, compute what nothing names, and commit that list as the plan, only if nothing
 //!    was committed after R. From here on the listed blobs count as absent.
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use plinth_store::metadata::{Expect, Kind, Revision};
+use plinth_store::resources::gateway::FilterRecord;
 use plinth_store::resources::{CollectionRecord, VersionRecord};
 use plinth_types::{Digest, Error, Reason, Result, TenantName};
 
@@ -103,6 +104,13 @@ impl Registry {
                             .map_err(|e| Error::internal(format!("version '{}' cannot be read: {e}", record.key.name)))?;
                         for file in version.files {
                             old.remove(&file.digest);
+                        }
+                    }
+                    Kind::Filter => {
+                        let filter: FilterRecord = serde_json::from_value(record.value)
+                            .map_err(|e| Error::internal(format!("filter '{}' cannot be read: {e}", record.key.name)))?;
+                        for version in filter.versions.values() {
+                            old.remove(&version.module);
                         }
                     }
                     Kind::Collection => expect = Expect::At(record.revision),

@@ -1,7 +1,7 @@
 //! Resources one by one: list, show, delete.
 
 use plinth_store::metadata::{ListQuery, Revision};
-use plinth_store::resources::gateway::{builtin_plan, builtin_plans};
+use plinth_store::resources::gateway::{FilterRecord, builtin_plan, builtin_plans};
 use plinth_types::{Error, Reason, Result, TenantName, Timestamp};
 use serde_json::Value;
 
@@ -98,6 +98,10 @@ impl Registry {
             }
             let mut draft = Draft::default();
             draft.delete(key.clone(), as_read(Some(&found)));
+            if kind == ResourceKind::Filter {
+                let record: FilterRecord = super::after::decode(found.value)?;
+                self.retain_filter_number(&key, record.last_version, &mut draft).await?;
+            }
             let overlay: Overlay = [(key.clone(), None)].into();
             After { registry: self, overlay: &overlay, draft: &mut draft }.check_unused(&key).await?;
             let label = Label::new(actor, deletion(kind), format!("{kind}/{name}"));

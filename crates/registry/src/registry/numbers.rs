@@ -5,6 +5,7 @@
 //! While a model stands, its record holds the newest number; this file is about the time after.
 
 use plinth_store::metadata::{AuditChange, Kind};
+use plinth_store::resources::gateway::FilterRecord;
 use plinth_store::resources::{FormerModelRecord, ModelRecord};
 use plinth_types::{Error, ModelName, Result, TenantName, VersionNumber};
 use serde_json::Value;
@@ -43,6 +44,9 @@ impl Registry {
     /// What a record says after its change is undone: what it said before, but the newest number of a model neither
     /// falls nor goes with its record.
     pub(super) async fn before_but_numbers(&self, change: &AuditChange, draft: &mut Draft) -> Result<Option<Value>> {
+        if change.key.kind == Kind::Filter {
+            return self.filter_before(change, draft).await;
+        }
         if change.key.kind != Kind::Model {
             return Ok(change.before.clone());
         }
@@ -58,6 +62,23 @@ impl Registry {
         };
         let mut record: ModelRecord = decode(before)?;
         record.last_version = record.last_version.max(newest);
+        serde_json::to_value(record).map(Some).map_err(|e| Error::internal("encoding a record").source(e))
+    }
+    /// The same of a filter.
+    async fn filter_before(&self, change: &AuditChange, draft: &mut Draft) -> Result<Option<Value>> {
+        let after: Option<FilterRecord> = change.after.clone().map(decode).transpose()?;
+        let Some(before) = change.before.clone() else {
+            if let Some(after) = after {
+                self.retain_filter_number(&change.key, after.last_version, draft).await?;
+            }
+            return Ok(None);
+        };
+        let mut record: FilterRecord = decode(before)?;
+        let newest = match after {
+            Some(after) => Some(after.last_version),
+            None => self.former_filter(&change.key.tenant, &models::parse_name(&change.key.name)?, draft).await?,
+        };
+        record.last_version = newest.map_or(record.last_version, |newest| newest.max(record.last_version));
         serde_json::to_value(record).map(Some).map_err(|e| Error::internal("encoding a record").source(e))
     }
 }

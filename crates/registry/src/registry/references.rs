@@ -4,7 +4,9 @@
 //! own tenant or of the default tenant, its own first; a model only of its own tenant.
 
 use plinth_store::metadata::{Kind, RecordKey};
-use plinth_store::resources::gateway::{FallbackSpec, IssuerRecord, ModelTarget, RouteRecord, Target, builtin_plan};
+use plinth_store::resources::gateway::{
+    FallbackSpec, FilterRecord, FilterRef, IssuerRecord, ModelTarget, RouteRecord, Target, builtin_plan,
+};
 use plinth_store::resources::{TenantRecord, VersionRecord, VersionState};
 use plinth_types::{Error, Label, ModelName, Reason, Result, TenantName, VersionNumber};
 use serde::de::IgnoredAny;
@@ -21,7 +23,7 @@ use crate::problems::Problems;
 pub(crate) enum Named<'a> {
     Model(&'a ModelName, Option<VersionNumber>),
     Upstream(&'a Label),
-    Filter(&'a Label),
+    Filter(&'a FilterRef),
     Tenant(&'a TenantName),
 }
 
@@ -113,7 +115,7 @@ impl After<'_> {
                 (found, format!("tenant '{name}'"))
             }
             Named::Upstream(name) => (self.own_or_shared(Kind::Upstream, tenant, name).await?, format!("upstream '{name}'")),
-            Named::Filter(name) => (self.own_or_shared(Kind::Filter, tenant, name).await?, format!("filter '{name}'")),
+            Named::Filter(filter) => (self.has_filter(tenant, filter).await?, format!("filter '{filter}'")),
             Named::Model(name, version) => {
                 if !self.is_there(model_key(tenant, name)).await? {
                     let error = model_not_found(name);
@@ -128,6 +130,16 @@ impl After<'_> {
             problems.add_as(Reason::RecordNotFound, field, format!("there is no {what}"));
         }
         Ok(())
+    }
+
+    /// Whether a tenant's own filter of this name, or else the shared one, has the version.
+    async fn has_filter(&mut self, tenant: &TenantName, filter: &FilterRef) -> Result<bool> {
+        let key = |owner: TenantName| RecordKey::new(Kind::Filter, owner, filter.name.as_str());
+        let found = match self.get::<FilterRecord>(key(tenant.clone())).await? {
+            None if *tenant != TenantName::default_tenant() => self.get(key(TenantName::default_tenant())).await?,
+            found => found,
+        };
+        Ok(found.is_some_and(|record| filter.version.is_none_or(|version| record.versions.contains_key(&version))))
     }
 
     async fn own_or_shared(&mut self, kind: Kind, tenant: &TenantName, name: &Label) -> Result<bool> {
@@ -207,7 +219,8 @@ impl After<'_> {
         let routes = self.list::<RouteRecord>(Kind::Route, (!shared).then_some(&key.tenant)).await?;
         for (user, route) in &routes {
             let field = named(route).into_iter().find(|(_, thing)| match (key.kind, thing) {
-                (Kind::Upstream, Named::Upstream(name)) | (Kind::Filter, Named::Filter(name)) => name.as_str() == key.name,
+                (Kind::Upstream, Named::Upstream(name)) => name.as_str() == key.name,
+                (Kind::Filter, Named::Filter(filter)) => filter.name.as_str() == key.name,
                 (Kind::Model, Named::Model(name, _)) => name.as_str() == key.name,
                 _ => false,
             });

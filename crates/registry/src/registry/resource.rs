@@ -195,7 +195,7 @@ impl Resource {
             Self::Tenant(_) => &["created_at"],
             Self::Model(_) => &["aliases", "last_version", "created_by", "created_at"],
             Self::Deployment(_) => &["generation"],
-            Self::Filter(_) => &["created_by", "created_at"],
+            Self::Filter(_) => &["last_version", "created_by", "created_at"],
             Self::Plan(_) | Self::Issuer(_) | Self::Addresses(_) | Self::Upstream(_) | Self::Route(_) => &[],
         };
         let Value::Object(mut spec) = self.value()? else { return Ok(Map::new()) };

@@ -104,6 +104,7 @@ impl After<'_> {
             match value {
                 // `check_model` has looked at these.
                 Some(_) if matches!(kind, ResourceKind::Model | ResourceKind::Deployment) => {}
+                Some(value) if kind == ResourceKind::Filter => self.check_filter(key, &decode(value.clone())?).await?,
                 Some(value) => {
                     let mut problems = Problems::default();
                     self.check_names(key, &Resource::read(kind, value.clone())?, &mut problems).await?;

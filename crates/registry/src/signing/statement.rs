@@ -72,11 +72,23 @@ struct Resource {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Extension {
+    /// What the files are, when they are no model: one may not pass for the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<SealedKind>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantName>,
+    /// The model, or the filter.
     pub model: ModelName,
     pub version: VersionNumber,
     pub content: Digest,
+}
+
+/// What may be signed besides models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SealedKind {
+    /// A filter.
+    Filter,
 }
 
 /// The refusal of a signature by model-signing 0.2.
@@ -86,7 +98,7 @@ pub(super) fn old_layout() -> Error {
 
 impl Statement {
     /// The statement over files, sorted by path segments as the PyPI tool sorts them.
-    pub fn new(name: &str, files: &[FileEntry], binding: Option<&Binding>) -> Self {
+    pub fn new(name: &str, files: &[FileEntry], binding: Option<&Binding>, kind: Option<SealedKind>) -> Self {
         let mut sorted: Vec<_> = files.iter().collect();
         sorted.sort_by(|a, b| a.path.as_str().split('/').cmp(b.path.as_str().split('/')));
         let mut root = DigestHasher::new();
@@ -108,6 +120,7 @@ impl Statement {
                 },
                 resources: sorted.iter().map(resource).collect(),
                 plinth: binding.map(|b| Extension {
+                    kind,
                     tenant: b.tenant.clone(),
                     model: b.model.clone(),
                     version: b.version,

@@ -101,7 +101,7 @@ fn only_the_signature_and_git_files_may_stay_unsigned() {
 
 /// Signs a statement after a change to its JSON, as a careless or hostile holder of a trusted key could.
 fn signed_statement(change: impl FnOnce(&mut serde_json::Value)) -> String {
-    let mut value = serde_json::to_value(Statement::new("m", &files(), Some(&binding()))).unwrap();
+    let mut value = serde_json::to_value(Statement::new("m", &files(), Some(&binding()), None)).unwrap();
     change(&mut value);
     let envelope = Envelope::sign(statement::PAYLOAD_TYPE, value.to_string().as_bytes(), &key(1), "");
     Bundle::new(&key(1).public(), envelope).to_json().unwrap()

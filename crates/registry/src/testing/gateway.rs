@@ -45,7 +45,7 @@ pub(super) fn check(records: &[Record], report: &mut Report) {
                     let found = match thing {
                         Named::Model(model, _) => there(Kind::Model, tenant, model.as_str()),
                         Named::Upstream(label) => [tenant, &home].into_iter().any(|owner| there(Kind::Upstream, owner, label.as_str())),
-                        Named::Filter(label) => [tenant, &home].into_iter().any(|owner| there(Kind::Filter, owner, label.as_str())),
+                        Named::Filter(filter) => [tenant, &home].into_iter().any(|owner| there(Kind::Filter, owner, filter.name.as_str())),
                         Named::Tenant(named) => *named == home || there(Kind::Tenant, &home, named.as_str()),
                     };
                     report.must(found, || format!("the route '{name}' names in {field} what is not there"));

@@ -316,7 +316,8 @@ impl Book {
         let id = self.next_flight;
         let latest = parts.iter().map(|p| p.work.deadline).max().unwrap_or(now);
         // Cloning a tensor shares its bytes.
-        let tensors = parts.iter().map(|p| Part { inputs: p.work.inputs.clone(), outputs: p.work.outputs.clone() }).collect();
+        let tensors =
+            parts.iter().map(|p| Part { inputs: p.work.inputs.clone(), outputs: p.work.outputs.clone(), trace: p.work.trace }).collect();
         out.sends.push((lane, Batch { id, parts: tensors, batched: self.batched, deadline: latest.saturating_sub(now) }));
         if let Some(flights) = self.lanes.get_mut(lane) {
             flights.push_back(Flight { id, parts, rows, group, began: now });

@@ -32,7 +32,7 @@ fn work(rows: u64, columns: u64) -> Work {
     let shape = Shape::new(vec![rows, columns]).unwrap();
     let data = vec![0; usize::try_from(rows * columns).unwrap()];
     let inputs = vec![Tensor::new("x", DataType::Uint8, shape, data.into()).unwrap()];
-    Work { inputs, outputs: vec![], tenant: 0, level: 0, queue_timeout: None, deadline: SECOND, suspect: false }
+    Work { inputs, outputs: vec![], tenant: 0, level: 0, queue_timeout: None, deadline: SECOND, suspect: false, trace: None }
 }
 
 struct Scene {

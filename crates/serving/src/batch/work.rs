@@ -4,7 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use plinth_types::{TenantName, Tensor};
+use plinth_types::{TenantName, Tensor, TraceContext};
 
 /// A request that was checked against the model.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub(crate) struct Work {
     pub deadline: Duration,
     /// Whether it was in a batch that a runner died with, and therefore runs with nothing beside it.
     pub suspect: bool,
+    /// Where it stands in its trace, when it is recorded.
+    pub trace: Option<TraceContext>,
 }
 
 impl Work {

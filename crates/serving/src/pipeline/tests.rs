@@ -27,6 +27,7 @@ fn request(inputs: Vec<Tensor>) -> InferRequest {
         priority: 3,
         sequence: None,
         parameters: plinth_types::Parameters::default(),
+        trace: None,
     }
 }
 

@@ -7,13 +7,15 @@
 //! Whose they are: a tenant's own, but for plans and issuers, which the operator of the whole keeps in the default tenant.
 
 mod builtin;
+pub mod filter;
 
 use std::collections::BTreeMap;
 
-use plinth_types::{AliasName, ByteSize, Digest, Label, ModelName, TenantName, Timestamp, VersionNumber};
+use plinth_types::{AliasName, Label, ModelName, TenantName, VersionNumber};
 use serde::{Deserialize, Serialize};
 
 pub use builtin::{BUILTIN_PLANS, builtin_plan, builtin_plans};
+pub use filter::{FilterRecord, FilterRef, FilterSettings, FilterVersion, OnFilterError};
 
 /// How urgent a request is. Overload refuses from the bottom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
@@ -153,6 +155,9 @@ pub struct UpstreamRecord {
     /// Whether a second copy of an idempotent request may be sent when the first is late.
     #[serde(default)]
     pub hedge: bool,
+    /// Whether every request may be carried out twice, as inference may; else those whose method says so and those with an `Idempotency-Key`.
+    #[serde(default)]
+    pub idempotent: bool,
     /// Whether the requests at a time are limited by what is learned of its speed.
     #[serde(default = "yes")]
     pub adaptive_concurrency: bool,
@@ -272,15 +277,19 @@ pub struct RouteRecord {
     /// For the whole of a request, in milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u32>,
+    /// Whether its requests may be carried out twice whatever their method, so that an upstream may be asked again; when `None`: yes where a
+    /// model is among the targets, else as the upstream says.
+    #[serde(default)]
+    pub idempotent: Option<bool>,
     /// What answers when the target cannot, in this order.
     #[serde(default)]
     pub fallbacks: Vec<FallbackSpec>,
     /// What is done instead when the node is under load.
     #[serde(default)]
     pub degrade: Vec<DegradeSpec>,
-    /// Filters that its requests and answers pass, in this order.
+    /// Filters that its requests pass in this order, and its answers in the reverse one.
     #[serde(default)]
-    pub filters: Vec<Label>,
+    pub filters: Vec<FilterRef>,
     /// The word by which limits know its requests; `proxy` for upstreams and `infer` for models when `None`.
     #[serde(default)]
     pub operation: Option<Label>,
@@ -293,6 +302,19 @@ pub struct RouteRecord {
     /// Which pages of other origins may use it.
     #[serde(default)]
     pub cors: Option<CorsSpec>,
+    /// Which answers are compressed: all that get smaller by it, none, or those of the content types; when `None`: yes where only models answer.
+    #[serde(default)]
+    pub compression: Option<CompressionSpec>,
+}
+
+/// Which answers are compressed for callers that take it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CompressionSpec {
+    /// Those of the usual types, or none.
+    Switch(bool),
+    /// Those of these content types, `application/json` or `text/*`.
+    Types(Vec<String>),
 }
 
 /// Which requests a route is for. An empty list is no condition.
@@ -587,38 +609,6 @@ pub struct IssuerRecord {
     /// The role of tokens with no word that is known; they are refused when `None`.
     #[serde(default)]
     pub default_role: Option<super::Role>,
-}
-
-/// A module that reads and changes requests and answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FilterRecord {
-    /// A word for people.
-    #[serde(default)]
-    pub description: String,
-    /// The digest of its WebAssembly, in the object store.
-    pub module: Digest,
-    /// Its length in bytes.
-    pub size: u64,
-    /// A Sigstore bundle as JSON text.
-    #[serde(default)]
-    pub signature: Option<String>,
-    /// What it is told; any text.
-    #[serde(default)]
-    pub settings: BTreeMap<String, String>,
-    /// For one call, in milliseconds; 50 when `None`.
-    #[serde(default)]
-    pub timeout_ms: Option<u32>,
-    /// The most memory; 16 MiB when `None`.
-    #[serde(default)]
-    pub memory: Option<ByteSize>,
-    /// Whether a request goes on when the filter fails; refused when false.
-    #[serde(default)]
-    pub fail_open: bool,
-    /// Who brought it.
-    pub created_by: String,
-    /// When.
-    pub created_at: Timestamp,
 }
 
 /// What the operator allows and forbids by address. One record, name `addresses`, in the default tenant.

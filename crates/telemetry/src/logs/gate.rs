@@ -19,11 +19,15 @@ pub const TRACE_TARGET: &str = "plinth::trace";
 
 /// What this program's own targets begin with.
 const OURS: &str = "plinth";
+/// The compiler of filters tells of each step of each function at `debug`: thousands of lines for a module.
+const QUIET: [&str; 3] = ["cranelift", "regalloc2", "wasmtime"];
 
 pub struct Gate {
     configured: EnvFilter,
     first: LogSwitches,
     now: LogSwitches,
+    /// Whether the compiler of filters tells its warnings alone: unless its targets are named.
+    quiet: bool,
 }
 
 /// What the switches say of an event.
@@ -36,6 +40,7 @@ enum Say {
 impl Gate {
     pub fn new(level: &str) -> Result<Self, ParseError> {
         let configured = EnvFilter::builder().parse(level)?;
+        let quiet = !QUIET.iter().any(|target| level.contains(target));
         let most = configured.max_level_hint().unwrap_or(LevelFilter::TRACE);
         let first = LogSwitches {
             error: most >= Level::ERROR,
@@ -44,7 +49,7 @@ impl Gate {
             verbose: u32::from(most >= Level::DEBUG) + u32::from(most >= Level::TRACE),
             whole_time: false,
         };
-        Ok(Self { configured, first, now: first })
+        Ok(Self { configured, first, now: first, quiet })
     }
 
     pub const fn switches(&self) -> LogSwitches {
@@ -63,6 +68,9 @@ impl Gate {
             return Say::Pass;
         }
         let level = metadata.level();
+        if self.quiet && *level > Level::WARN && QUIET.iter().any(|target| metadata.target().starts_with(target)) {
+            return Say::Hold;
+        }
         match (self.first.passes(level), self.now.passes(level)) {
             (_, false) => Say::Hold,
             (false, true) if *level <= Level::INFO || metadata.target().starts_with(OURS) => Say::Pass,

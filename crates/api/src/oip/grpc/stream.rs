@@ -14,14 +14,13 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use http::HeaderValue;
-use plinth_identity::Principal;
 use plinth_net::{Body, Coding, Frame, Messages, Response, messages};
 use plinth_serving::SequenceId;
-use plinth_types::{Error, ModelName, Reason, RequestId, Result};
+use plinth_types::{Error, ModelName, Reason, Result};
 use tokio::time::{Instant, sleep_until};
 
 use super::call::{ENCODING, Head, too_late};
-use super::infer::{ask, read, written};
+use super::infer::{Asker, ask, read, written};
 use super::request::Asked;
 use super::{answer, status};
 use crate::Services;
@@ -53,8 +52,7 @@ type Read = (Messages, Result<Option<(usize, Result<Asked>)>>);
 
 struct Session {
     services: Services,
-    who: Principal,
-    id: RequestId,
+    asker: Asker,
     /// Whether an error ends the stream (`triton_grpc_error`).
     strict: bool,
     reply: Option<Coding>,
@@ -76,12 +74,11 @@ struct Session {
 
 pub(super) async fn infer(services: Services, mut call: Call, head: Head) -> Result<Response> {
     let strict = call.request.headers().get("triton_grpc_error").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
-    let body = std::mem::take(call.request.body_mut());
+    let (asker, body) = (Asker::of(&call), std::mem::take(call.request.body_mut()));
     let messages = Messages::new(body, head.coding, services.settings.grpc.message.clone());
     let session = Session {
         services,
-        who: call.principal,
-        id: call.request_id,
+        asker,
         strict,
         reply: head.reply,
         deadline: head.timeout.map(|time| Instant::now() + time),
@@ -186,10 +183,10 @@ impl Session {
     }
 
     fn run(&mut self, lane: Option<Lane>, work: Work) {
-        let (services, who, id, deadline) = (self.services.clone(), self.who.clone(), self.id.clone(), self.deadline);
+        let (services, asker, deadline) = (self.services.clone(), self.asker.clone(), self.deadline);
         let Work { mut asked, size } = work;
         let run = async move {
-            let answer = ask(&services, &who, &id, &mut asked, deadline).await;
+            let answer = ask(&services, &asker, &mut asked, deadline).await;
             let answer = answer.and_then(|answer| written(answer, &asked.call, answer::streamed));
             Done { lane, size, answer: answer.map_err(|error| (error, asked.call.id)) }
         };
@@ -224,7 +221,7 @@ impl Session {
 
     /// Says that a request has failed.
     fn fail(&mut self, error: Error, id: &str) {
-        tracing::debug!(request = %self.id, reason = error.reason().slug(), %error, cause = error.log_text(), "request of a stream failed");
+        tracing::debug!(request = %self.asker.id, reason = error.reason().slug(), %error, cause = error.log_text(), "request of a stream failed");
         if self.strict {
             self.end = Some(Err(error));
             return;

@@ -38,7 +38,7 @@ pub async fn infer(services: Services, mut call: Call) -> Result<Response> {
 /// What the path names.
 pub(super) fn target(services: &Services, call: &Call) -> Result<Target> {
     let (tenant, model, version) = (call.principal.tenant.clone(), call.model()?, version(call)?);
-    Ok(Target { tenant, model, version, deadline: services.settings.request_timeout })
+    Ok(Target { tenant, model, version, deadline: services.settings.request_timeout, trace: call.recorded() })
 }
 
 async fn parse(body: Bytes, length: Option<usize>, instance: &Instance) -> Result<InferCall> {

@@ -30,7 +30,10 @@ fn value(kind: Kind, n: u32) -> Value {
         Kind::Upstream => json!({ "description": n.to_string(), "endpoints": [] }),
         Kind::Route => json!({ "priority": n, "targets": [] }),
         Kind::Issuer => json!({ "description": n.to_string(), "issuer": "i", "audiences": [] }),
-        Kind::Filter => json!({ "module": digest, "size": n, "created_by": "a", "created_at": TIME }),
+        Kind::Filter => json!({
+            "versions": { "1": { "module": digest, "size": n, "created_by": "a", "created_at": TIME } }, "last_version": 1,
+            "created_by": "a", "created_at": TIME
+        }),
         Kind::Addresses => json!({ "deny": [n.to_string()] }),
         Kind::Collection => json!({ "deleting": [] }),
         Kind::FormerModel => json!({ "last_version": 1 + n }),

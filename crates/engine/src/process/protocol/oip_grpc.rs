@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use plinth_types::{Dim, Parameter, Shape, Tensor, TensorSpec};
+use plinth_types::{Dim, Parameter, Shape, Tensor, TensorSpec, TraceContext};
 use prost::Message;
 
 use super::{Call, Failure, MAX_DESCRIPTION, specs};
@@ -78,7 +78,7 @@ impl OipGrpc {
             outputs: call.outputs.iter().map(|name| RequestedOutput { name: name.clone() }).collect(),
             raw_input_contents: tensors.map(|tensor| tensor.data().clone()).collect(),
         };
-        let answer: InferResponse = self.call("ModelInfer", &request, call.max_answer, Some(call.left)).await?;
+        let answer: InferResponse = self.call("ModelInfer", &request, call.max_answer, Some((call.left, call.trace))).await?;
         tensors_of(answer).map_err(Failure::nonsense)
     }
 
@@ -87,13 +87,13 @@ impl OipGrpc {
         method: &str,
         request: &Q,
         max: u64,
-        left: Option<Duration>,
+        waits: Option<(Duration, Option<TraceContext>)>,
     ) -> Result<A, Failure> {
         let path = format!("/inference.GRPCInferenceService/{method}");
         let body = encode(request).ok_or_else(|| Failure::input("the inputs are more than a request can carry"))?;
-        let mut ask = Ask::post(&path, "application/grpc", vec![body]);
+        let mut ask = Ask::post(&path, "application/grpc", vec![body]).traced(waits.and_then(|(_, trace)| trace));
         ask.headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        if let Some(left) = left
+        if let Some((left, _)) = waits
             && let Ok(value) = HeaderValue::try_from(format!("{}m", left.as_millis().clamp(1, MAX_MILLIS)))
         {
             ask.headers.insert(TIMEOUT, value);

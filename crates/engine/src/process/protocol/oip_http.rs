@@ -106,7 +106,7 @@ impl OipHttp {
         if self.binary {
             body.extend(call.inputs.iter().map(|tensor| tensor.data().clone()));
         }
-        let mut ask = Ask::post(&path, kind, body);
+        let mut ask = Ask::post(&path, kind, body).traced(call.trace);
         if self.binary {
             ask.headers.insert(HEADER_LENGTH, length);
         }

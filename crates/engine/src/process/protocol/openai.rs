@@ -126,7 +126,7 @@ impl OpenAi {
 
     pub(super) async fn infer(&self, call: Call<'_>) -> Result<Vec<Tensor>, Failure> {
         let body = self.body(&call, false).map_err(Failure::input)?;
-        let answer = self.http.call(Ask::post(self.path(), "application/json", body), call.max_answer).await?;
+        let answer = self.http.call(Ask::post(self.path(), "application/json", body).traced(call.trace), call.max_answer).await?;
         if answer.status != StatusCode::OK {
             return Err(Failure::status(answer.status, complaint(&answer.body)));
         }
@@ -138,7 +138,7 @@ impl OpenAi {
 
     pub(super) async fn stream(&self, call: Call<'_>) -> Result<Opened, Failure> {
         let body = self.body(&call, true).map_err(Failure::input)?;
-        let answer = self.http.begin(Ask::post(self.path(), "application/json", body)).await?;
+        let answer = self.http.begin(Ask::post(self.path(), "application/json", body).traced(call.trace)).await?;
         if answer.status() == StatusCode::OK {
             return Ok(Opened {
                 answer,

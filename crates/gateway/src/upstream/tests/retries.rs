@@ -57,13 +57,32 @@ async fn one_of_two_that_is_down_costs_nobody_anything() {
 #[tokio::test]
 async fn when_all_are_down_a_tenth_more_is_sent() {
     let fixture = fixture();
-    let upstream = fixture.apply(&record([nobody().await, nobody().await, nobody().await]));
+    let off = Some(BreakerSpec { enabled: false, failure_percent: None, slow_ms: None, open_ms: None });
+    let upstream = fixture.apply(&UpstreamRecord { breaker: off, ..record([nobody().await, nobody().await, nobody().await]) });
     for _ in 0..400 {
         assert_eq!(reason(&upstream, get("/"), how()).await, Reason::UpstreamFailed);
     }
     let attempts: u64 = Outcome::ALL.iter().map(|outcome| upstream.pool.metrics.attempts(*outcome)).sum();
     assert!((400..=440).contains(&attempts), "{attempts}");
     assert!(fixture.count(&fixture.catalogue.upstream_retries_refused) > 0);
+}
+
+#[tokio::test]
+async fn whoever_says_that_all_may_happen_twice_gets_it_for_posts_too() {
+    let fixture = tuned(|tuning| tuning.ejection.consecutive = 0);
+    let backends: [_; 2] = fixture.backends();
+    let upstream = fixture.apply(&UpstreamRecord { idempotent: true, ..of(&backends) });
+    backends[0].act(Act::Status(500));
+    let to_bad = Forward { sticky: Some((0..).find(|key| home(&upstream, *key) == 0).unwrap()), ..how() };
+    let asked = async |upstream: &Upstream, idempotent| {
+        let (status, _, body, attempted) = ask(upstream, post("infer"), Forward { idempotent, ..to_bad.clone() }).await.unwrap();
+        (status, body == "infer", attempted.attempts)
+    };
+    assert_eq!(asked(&upstream, None).await, (200, true, 2));
+    assert_eq!(asked(&upstream, Some(false)).await, (500, false, 1), "its route knows better");
+    let upstream = fixture.apply(&of(&backends));
+    assert_eq!(asked(&upstream, None).await, (500, false, 1));
+    assert_eq!(asked(&upstream, Some(true)).await, (200, true, 2));
 }
 
 #[tokio::test]

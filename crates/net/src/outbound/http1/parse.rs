@@ -17,6 +17,9 @@ use crate::outbound::headers::{is_hop, tokens};
 /// The most header lines.
 const MAX_HEADERS: usize = 100;
 
+/// Room in the headers of an answer for what is added to them on the way to the client, so that they need not grow.
+const ROOM: usize = 12;
+
 /// What was asked, as far as it says how to read the answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
@@ -105,7 +108,7 @@ struct Reading {
 impl Reading {
     fn new(lines: usize, current: bool) -> Self {
         Self {
-            headers: HeaderMap::with_capacity(lines),
+            headers: HeaderMap::with_capacity(lines + ROOM),
             current,
             length: None,
             chunked: false,

@@ -36,6 +36,18 @@ fn a_peak_counts_at_once_and_fades_with_time() {
 }
 
 #[test]
+fn penalties_can_be_forgotten() {
+    let load = load(ms(10));
+    let mut failed = load.begin(ms(1_000));
+    failed.failed(ms(1_000), ms(60_000));
+    drop(failed);
+    near(load.latency(ms(1_000)), ms(60_000));
+    load.believe(ms(2_000), ms(7));
+    near(load.latency(ms(2_000)), ms(7));
+    near(load.latency(ms(12_000)), ms(7).mul_f64((-1.0_f64).exp()));
+}
+
+#[test]
 fn in_flight_until_the_last_byte_or_the_drop() {
     let load = load(ms(10));
     let mut streaming = load.begin(ms(0));

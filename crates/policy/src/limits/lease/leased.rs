@@ -1,8 +1,9 @@
 //! A node's tokens of a shared limit.
 //!
 //! States: **leasing** (tokens are held until a moment) and **lost** (a local rate of rate / nodes, one lease deep). Invariants: a
-//! token is used once, brought back once, or dropped; never more than one lease is held; without the store the node begins with
-//! what it held and not with a gift. Taking is one compare-and-swap and never waits. Sending the question, and deciding that the
+//! token is used once, brought back once, or dropped; never more than one lease is held, also of what requests give back: what finds no
+//! room is dropped, and who has a whole lease at hand does not miss it; without the store the node begins with what it held and not with a
+//! gift. Taking is one compare-and-swap and never waits. Sending the question, and deciding that the
 //! store is gone, is the caller's.
 //!
 //! Changes of state may meet a take in flight: then tokens are out of sight for a moment and the take is answered
@@ -29,7 +30,7 @@ pub struct Leased {
     /// Tokens; below zero when requests cost more than they reserved.
     held: AtomicI64,
     until: AtomicU64,
-    /// Tokens to bring back with the next question.
+    /// Tokens to bring back with the question that is being put: nothing stays here.
     unused: AtomicU64,
     /// The largest cost that was refused since the last answer.
     need: AtomicU64,
@@ -124,7 +125,8 @@ impl Leased {
         self.answer(Verdict::Ask, 0, 0)
     }
 
-    /// Corrects a claim of `taken_at`: what was not used is held again (or brought back, beyond a lease), what was used beyond is owed.
+    /// Corrects a claim of `taken_at`: what was not used is held again as far as there is room in a lease (or in one such claim), what was
+    /// used beyond is owed.
     pub fn settle(&self, reserved: u64, actual: u64, taken_at: Duration, now: Duration) {
         if reserved == actual || (actual < reserved && nanos(taken_at) < self.window_since.load(ACQUIRE)) {
             return;
@@ -138,7 +140,7 @@ impl Leased {
             let floor = -self.rate.burst().cast_signed();
             let _ = self.held.fetch_update(ACQ_REL, ACQUIRE, |held| Some(held.saturating_sub(more).max(floor.min(held))));
         } else {
-            self.hold(back, self.settings.size);
+            self.hold(back, self.settings.size.max(reserved));
         }
     }
 
@@ -184,8 +186,7 @@ impl Leased {
         let _ = self.asked.compare_exchange(sent.saturating_add(1), 0, ACQ_REL, ACQUIRE);
         self.known.store(true, RELEASE);
         if self.lost.load(ACQUIRE) {
-            // It is paid for, but the node lives on its share by now.
-            self.unused.fetch_add(answer.granted.min(self.settings.size), ACQ_REL);
+            // It is paid for, but the node lives on its share by now: with both it would hold two leases.
             return;
         }
         if self.window.swap(answer.window, ACQ_REL) != answer.window {
@@ -193,7 +194,8 @@ impl Leased {
             self.drop_held(false);
             self.unused.store(0, RELEASE);
         } else if now >= self.until.load(ACQUIRE) {
-            self.drop_held(true);
+            // What requests gave back while the question was under way.
+            self.drop_held(false);
         }
         self.left.store(answer.left, RELAXED);
         let need = self.need.swap(0, ACQ_REL);
@@ -264,15 +266,12 @@ impl Leased {
         self.rate.interval().saturating_mul(u64::from(self.nodes.load(RELAXED)))
     }
 
-    /// Adds tokens up to `most`; the rest is to be brought back.
+    /// Adds tokens up to `most`; the rest is dropped.
     fn hold(&self, tokens: u64, most: u64) {
-        let most = most.cast_signed();
+        let most = most.min(self.rate.burst()).cast_signed();
         let tokens = tokens.min(self.rate.burst()).cast_signed();
         let fits = |held: i64| most.saturating_sub(held).clamp(0, tokens);
-        if let Ok(before) = self.held.fetch_update(ACQ_REL, ACQUIRE, |held| Some(held + fits(held))) {
-            let rest = (tokens - fits(before)).unsigned_abs();
-            let _ = self.unused.fetch_update(ACQ_REL, ACQUIRE, |unused| Some((unused + rest).min(most.unsigned_abs())));
-        }
+        let _ = self.held.fetch_update(ACQ_REL, ACQUIRE, |held| Some(held + fits(held)));
     }
 
     /// Lets go of what is held, to be brought back or, of another window, for good. A debt stays.

@@ -30,6 +30,8 @@ struct World {
     dies: f64,
     loses: f64,
     forgets: bool,
+    /// What is given back comes so many milliseconds later, at most.
+    settles: u64,
     millis: u64,
 }
 
@@ -149,7 +151,7 @@ impl World {
                     if verdict == Verdict::Allowed {
                         outcome.events.push((now, cost.cast_signed()));
                         if random.share() < 0.2 {
-                            settles.push((milli + random.any() % 50, index, node.life, cost, random.any() % (cost + 1), local));
+                            settles.push((milli + random.any() % self.settles, index, node.life, cost, random.any() % (cost + 1), local));
                         }
                     }
                 }
@@ -202,10 +204,17 @@ impl Outcome {
 
 fn world() -> impl Strategy<Value = World> {
     let shape = (1u32..7, prop_oneof![1u64..50, 50u64..3000], 1u64..400, 1u64..8, 0.2f64..5.0);
-    let faults =
-        (0u64..2000, 0u64..2000, 0u64..200, prop_oneof![Just(0.0), Just(0.002)], prop_oneof![Just(0.0), Just(0.05)], any::<bool>());
-    (any::<u64>(), shape, faults).prop_map(|(seed, (nodes, units, burst, cost, demand), (from, long, notices, dies, loses, forgets))| {
-        World {
+    let faults = (
+        0u64..2000,
+        0u64..2000,
+        0u64..200,
+        prop_oneof![Just(0.0), Just(0.002)],
+        prop_oneof![Just(0.0), Just(0.05)],
+        any::<bool>(),
+        prop_oneof![Just(50u64), Just(1500)],
+    );
+    (any::<u64>(), shape, faults).prop_map(
+        |(seed, (nodes, units, burst, cost, demand), (from, long, notices, dies, loses, forgets, settles))| World {
             seed,
             nodes,
             units,
@@ -217,9 +226,10 @@ fn world() -> impl Strategy<Value = World> {
             dies,
             loses,
             forgets: forgets && long > 0,
+            settles,
             millis: 3000,
-        }
-    })
+        },
+    )
 }
 
 proptest! {
@@ -252,6 +262,7 @@ const CALM: World = World {
     dies: 0.0,
     loses: 0.0,
     forgets: false,
+    settles: 50,
     millis: 10_000,
 };
 

@@ -104,6 +104,15 @@ impl Flows {
         self.by_tenant.get(&tenant).and_then(|index| self.flows.get(*index as usize)).map_or(0, |flow| flow.waiting)
     }
 
+    /// How many wait of the tenant of which most do, and its oldest.
+    pub(super) fn longest(&self) -> Option<(usize, u32)> {
+        self.flows
+            .iter()
+            .map(|(_, flow)| (flow.waiting, flow.first))
+            .max_by_key(|(waiting, _)| *waiting)
+            .filter(|(waiting, _)| *waiting > 0)
+    }
+
     /// The oldest of a tenant.
     pub(super) fn oldest_of(&self, tenant: u32) -> Option<u32> {
         let flow = self.by_tenant.get(&tenant).and_then(|index| self.flows.get(*index as usize))?;

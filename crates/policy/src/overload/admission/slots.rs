@@ -25,6 +25,7 @@ pub(super) struct Entry {
     pub tenant: u32,
     pub class: u8,
     pub cost: u64,
+    pub bytes: u64,
     pub late_at: u64,
     pub arrived: u64,
 }

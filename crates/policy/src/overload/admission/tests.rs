@@ -11,7 +11,7 @@ const fn ms(millis: u64) -> Duration {
 }
 
 fn request(id: u64, tenant: u32, criticality: Criticality) -> Request {
-    Request { tenant, criticality, cost: 1, deadline: ms(1_000_000), id }
+    Request { tenant, criticality, cost: 1, bytes: 0, deadline: ms(1_000_000), id }
 }
 
 fn done(tenant: u32, criticality: Criticality) -> Done {
@@ -164,6 +164,46 @@ fn full_is_said_at_once_and_the_higher_class_has_the_place() {
 }
 
 #[test]
+fn what_waits_is_bounded_in_bytes_and_lower_classes_go_first() {
+    let mut queue = full(AdmissionSettings { max_bytes: 100, ..AdmissionSettings::default() }, 1);
+    let mut answers = Answers::default();
+    let heavy = |id, class, bytes| Request { bytes, ..request(id, 1, class) };
+    assert!(matches!(queue.offer(ms(1), heavy(1, Criticality::Sheddable, 500), &mut answers), Offer::Wait(_)), "alone it may be any size");
+    let refused = Offer::Refuse(RefuseReason::Full, ms(30_000));
+    assert_eq!(queue.offer(ms(1), heavy(2, Criticality::Sheddable, 1), &mut answers), refused);
+    assert!(matches!(queue.offer(ms(1), heavy(3, Criticality::Default, 60), &mut answers), Offer::Wait(_)));
+    assert_eq!(answers.dropped, [Dropped { id: 1, loss: Loss::Displaced }]);
+    assert_eq!(queue.offer(ms(1), heavy(4, Criticality::Default, 41), &mut answers), refused);
+    assert!(matches!(queue.offer(ms(1), heavy(5, Criticality::Default, 40), &mut answers), Offer::Wait(_)));
+    assert_eq!((queue.waiting(), answers.dropped.len()), (2, 1));
+}
+
+#[test]
+fn in_an_overloaded_class_few_wait_and_who_has_fewer_takes_a_place() {
+    let mut queue = full(AdmissionSettings { most_overloaded: 4, ..AdmissionSettings::default() }, 1);
+    let mut answers = Answers::default();
+    let mut offer = |at, id, tenant| queue.offer(ms(at), request(id, tenant, Criticality::Default), &mut answers);
+    (1..=5).for_each(|id| assert!(matches!(offer(id, id, 1), Offer::Wait(_)), "a burst may be longer"));
+    assert!(matches!(offer(101, 6, 1), Offer::Refuse(RefuseReason::Full, _)));
+    assert!(matches!(offer(102, 7, 2), Offer::Wait(_)));
+    assert!(matches!(offer(103, 8, 2), Offer::Wait(_)), "still fewer");
+    assert!(matches!(offer(104, 9, 2), Offer::Refuse(RefuseReason::Full, _)), "three and two");
+    assert_eq!(answers.dropped, [1, 2].map(|id| Dropped { id, loss: Loss::Displaced }));
+}
+
+#[test]
+fn begun_requests_may_be_counted_elsewhere() {
+    let mut queue = Admission::new(AdmissionSettings::default(), 2);
+    let mut answers = Answers::default();
+    queue.set_in_use(2);
+    assert!(matches!(queue.offer(ms(0), request(1, 1, Criticality::Default), &mut answers), Offer::Wait(_)));
+    queue.set_in_use(1);
+    assert!(answers.entered.is_empty(), "nobody is let in by counting");
+    queue.set_limit(ms(1), 2, &mut answers);
+    assert_eq!((answers.entered.as_slice(), queue.in_use()), ([1].as_slice(), 2));
+}
+
+#[test]
 fn retry_after_comes_from_the_drain_rate() {
     let settings = AdmissionSettings { max_waiting: 400, max_per_tenant: 400, ..AdmissionSettings::default() };
     let mut queue = full(settings, 1);
@@ -227,8 +267,8 @@ fn acts() -> impl Strategy<Value = Vec<(u64, Act)>> {
 proptest! {
     /// Every promise of the module's text, after every act of a random history.
     #[test]
-    fn keeps_its_promises(acts in acts(), max_waiting in 1usize..30, max_per_tenant in 1usize..20) {
-        let settings = AdmissionSettings { max_waiting, max_per_tenant, standing: ms(40), patience: ms(90), ..AdmissionSettings::default() };
+    fn keeps_its_promises(acts in acts(), max_waiting in 1usize..30, max_per_tenant in 1usize..20, max_bytes in 20u64..600, most_overloaded in 1usize..30) {
+        let settings = AdmissionSettings { max_waiting, max_per_tenant, max_bytes, most_overloaded, standing: ms(40), patience: ms(90), ..AdmissionSettings::default() };
         let mut queue = Admission::new(settings, 5);
         let mut answers = Answers::default();
         let (mut waiting, mut running) = (BTreeMap::<u64, (Ticket, Request, u64)>::new(), Vec::<Request>::new());
@@ -241,7 +281,7 @@ proptest! {
                 Act::Offer { tenant, class, cost, lasts } => {
                     next += 1;
                     let criticality = CRITICALITIES[class];
-                    let request = Request { tenant, criticality, cost, deadline: ms(now + lasts), id: next };
+                    let request = Request { tenant, criticality, cost, bytes: cost, deadline: ms(now + lasts), id: next };
                     match queue.offer(ms(now), request, &mut answers) {
                         Offer::Enter => {
                             prop_assert!(waiting.values().all(|(_, other, _)| other.criticality < criticality), "nobody is overtaken by a later one");
@@ -293,6 +333,8 @@ proptest! {
             }
             prop_assert_eq!((queue.waiting(), queue.in_use()), (waiting.len(), running.len()));
             prop_assert!(waiting.len() <= max_waiting);
+            prop_assert!(waiting.len() == 1 || waiting.values().map(|(_, request, _)| request.bytes).sum::<u64>() <= max_bytes);
+            prop_assert!(waiting.values().all(|(ticket, ..)| queue.due(*ticket).is_some_and(|due| Some(due) >= queue.next_look())));
             prop_assert!(running.len() <= limit.max(before), "{} of {}", running.len(), limit);
             for tenant in 0..6 {
                 prop_assert!(waiting.values().filter(|(_, request, _)| request.tenant == tenant).count() <= max_per_tenant);

@@ -22,9 +22,20 @@ pub(super) struct Core {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Phase {
-    Closed { degraded: bool },
-    Open { until: Duration, good: u32 },
-    HalfOpen { out: u32, good: u32, slow: u32, last: Duration },
+    Closed {
+        degraded: bool,
+    },
+    /// `soon`: when it may be probed if nobody else can take over.
+    Open {
+        until: Duration,
+        soon: Duration,
+    },
+    HalfOpen {
+        out: u32,
+        good: u32,
+        slow: u32,
+        last: Duration,
+    },
 }
 
 impl Core {
@@ -72,6 +83,30 @@ impl Core {
         }
     }
 
+    pub(super) fn hasten(&mut self, now: Duration, settings: &Settings) {
+        match &mut self.phase {
+            Phase::Closed { .. } => {}
+            Phase::Open { until, soon } => *until = (*soon).min(*until),
+            // Probes that hang are not waited for.
+            Phase::HalfOpen { out, last, .. } => {
+                if now.saturating_sub(*last) >= settings.first_open {
+                    *out = 0;
+                }
+            }
+        }
+    }
+
+    pub(super) fn refused_for(&self, now: Duration, settings: &Settings) -> Option<Duration> {
+        match self.phase {
+            Phase::Open { until, .. } if now < until => Some(until - now),
+            // Its probes may be answered at any moment.
+            Phase::HalfOpen { last, .. } if !self.wants_probe(now, settings) => {
+                Some(settings.patience.min(settings.first_open).saturating_sub(now.saturating_sub(last)))
+            }
+            Phase::Closed { .. } | Phase::Open { .. } | Phase::HalfOpen { .. } => None,
+        }
+    }
+
     pub(super) fn called(&mut self, now: Duration, era: Era, counts: Counts, settings: &Settings, seed: u64) {
         if era.0 != self.era || !matches!(self.phase, Phase::Closed { .. }) {
             return;
@@ -89,18 +124,7 @@ impl Core {
             return;
         }
         match &mut self.phase {
-            Phase::Closed { .. } => {}
-            // In panic: successes in a row close it; failures change nothing, for it is open already.
-            Phase::Open { good, .. } => {
-                if outcome.is_answer() && !is_slow {
-                    *good += 1;
-                    if *good >= settings.probes.max(1) {
-                        self.close(now);
-                    }
-                } else if outcome != Outcome::Cancelled || is_slow {
-                    *good = 0;
-                }
-            }
+            Phase::Closed { .. } | Phase::Open { .. } => {}
             Phase::HalfOpen { out, good, slow, .. } => {
                 *out = out.saturating_sub(1);
                 if outcome.is_failure() {
@@ -124,9 +148,10 @@ impl Core {
         if matches!(self.phase, Phase::Closed { .. }) && now.saturating_sub(self.closed_at) >= settings.forgive {
             self.openings = 0;
         }
-        let length = settings.open_for(self.openings, hash::mix(seed, self.era.into()));
+        let length = |openings| settings.open_for(openings, hash::mix(seed, self.era.into()));
+        let phase = Phase::Open { until: now.saturating_add(length(self.openings)), soon: now.saturating_add(length(0)) };
         self.openings = self.openings.saturating_add(1);
-        self.enter(Phase::Open { until: now.saturating_add(length), good: 0 });
+        self.enter(phase);
     }
 
     fn close(&mut self, now: Duration) {

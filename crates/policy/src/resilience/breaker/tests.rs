@@ -201,21 +201,43 @@ fn answers_of_another_era_change_nothing() {
 }
 
 #[test]
-fn panic_calls_close_it_early_and_do_not_lengthen_it() {
+fn it_is_probed_sooner_where_nobody_else_can_take_over_and_lets_nothing_else_through() {
     let breaker = breaker();
-    calls(&breaker, s(1), Outcome::Timeout, 20);
-    let open = open_for(&breaker, s(1));
-    let panic = |outcome| {
-        let permit = breaker.permit_in_panic(s(2));
-        assert!(matches!(permit, Permit::Probe(_)));
-        breaker.record(s(2), permit, outcome, QUICK);
-    };
-    (0..4).for_each(|_| panic(Outcome::Success));
-    panic(Outcome::Timeout);
-    assert_eq!(open_for(&breaker, s(2)), open - s(1));
-    (0..5).for_each(|_| panic(Outcome::Success));
-    assert_eq!(breaker.state(s(2)), State::Closed);
-    assert!(matches!(breaker.permit_in_panic(s(2)), Permit::Go(_)));
+    let mut now = s(1);
+    calls(&breaker, now, Outcome::Timeout, 20);
+    // Its third opening in a row would last up to 20 s.
+    for _ in 0..2 {
+        now += open_for(&breaker, now);
+        assert!(call(&breaker, now, Outcome::Timeout));
+    }
+    assert!(open_for(&breaker, now) > s(10));
+    breaker.hasten(now);
+    let open = open_for(&breaker, now);
+    assert!(open >= s(4) && open <= s(5), "{open:?}");
+    assert_eq!(breaker.refused_for(now), Some(open));
+    now += open - ms(1);
+    breaker.hasten(now);
+    assert!(!breaker.allows(now) && !call(&breaker, now, Outcome::Success), "not before");
+    now += ms(1);
+    calls(&breaker, now, Outcome::Success, 5);
+    assert_eq!((breaker.state(now), breaker.refused_for(now)), (State::Closed, None));
+}
+
+#[test]
+fn probes_that_hang_do_not_draw_out_the_outage_of_the_only_one() {
+    let (breaker, now) = half_open();
+    let hanging: Vec<_> = (0..5).map(|_| breaker.permit(now)).collect();
+    assert!(!breaker.allows(now) && breaker.refused_for(now).is_some());
+    breaker.hasten(now + s(4));
+    assert!(!breaker.allows(now + s(4)));
+    breaker.hasten(now + s(5));
+    assert!(breaker.allows(now + s(5)));
+    calls(&breaker, now + s(5), Outcome::Success, 5);
+    assert_eq!(breaker.state(now + s(5)), State::Closed);
+    for probe in hanging {
+        breaker.record(now + s(9), probe, Outcome::Timeout, s(9));
+    }
+    assert_eq!(breaker.state(now + s(9)), State::Closed, "what hung since before says nothing any more");
 }
 
 #[test]
@@ -234,7 +256,7 @@ enum Step {
     Call(Outcome, u64),
     Begin,
     End(usize, Outcome),
-    Panic(Outcome),
+    Hasten,
     Check,
 }
 
@@ -246,7 +268,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         20 => (outcome(), prop_oneof![Just(5u64), Just(900)]).prop_map(|(outcome, latency)| Step::Call(outcome, latency)),
         4 => Just(Step::Begin),
         4 => (any::<usize>(), outcome()).prop_map(|(which, outcome)| Step::End(which, outcome)),
-        1 => outcome().prop_map(Step::Panic),
+        1 => Just(Step::Hasten),
         1 => Just(Step::Check),
     ];
     proptest::collection::vec(step, 1..400)
@@ -285,11 +307,12 @@ proptest! {
                     out = out.saturating_sub(u32::from(matches!(permit, Permit::Probe(this) if Some(this) == era)));
                 }
                 Step::End(..) => {}
-                Step::Panic(outcome) => {
-                    let permit = breaker.permit_in_panic(now);
-                    let refused = matches!(permit, Permit::Refused { .. });
-                    prop_assert!(!refused);
-                    breaker.record(now, permit, outcome, QUICK);
+                Step::Hasten => {
+                    breaker.hasten(now);
+                    if now - last >= settings.first_open {
+                        out = 0;
+                    }
+                    prop_assert!(breaker.refused_for(now).is_none_or(|left| left <= settings.first_open));
                 }
                 Step::Check => breaker.check_passed(now),
             }

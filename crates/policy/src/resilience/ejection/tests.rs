@@ -15,7 +15,12 @@ fn pool(n: usize) -> Vec<Arc<Record>> {
 }
 
 fn fail(ejection: &Ejection, now: Duration, pool: &[Arc<Record>], host: usize, n: usize) -> Option<Ejected> {
-    (0..n).filter_map(|_| ejection.record(now, pool, host, Outcome::ServerError, now)).last()
+    (0..n).filter_map(|_| end(ejection, now, pool, host, Outcome::ServerError)).last()
+}
+
+/// A call that began and ended now, in a pool in which nothing else is wrong.
+fn end(ejection: &Ejection, now: Duration, pool: &[Arc<Record>], host: usize, outcome: Outcome) -> Option<Ejected> {
+    ejection.record(now, pool, Call { host, outcome, began: now }, |_| true)
 }
 
 fn answers(ejection: &Ejection, now: Duration, pool: &[Arc<Record>], host: usize, good: u32, bad: u32) {
@@ -23,7 +28,7 @@ fn answers(ejection: &Ejection, now: Duration, pool: &[Arc<Record>], host: usize
     for n in 0..good.max(bad) {
         for (outcome, is) in [(Outcome::ServerError, n < bad), (Outcome::Success, n < good)] {
             if is {
-                ejection.record(now, pool, host, outcome, now);
+                end(ejection, now, pool, host, outcome);
             }
         }
     }
@@ -37,22 +42,22 @@ fn ejected(pool: &[Arc<Record>], now: Duration) -> usize {
 fn five_failures_in_a_row() {
     let (ejection, pool) = (Ejection::new(Settings::default()), pool(4));
     assert_eq!(fail(&ejection, s(1), &pool, 2, 4), None);
-    ejection.record(s(1), &pool, 2, Outcome::ClientError, s(1));
+    end(&ejection, s(1), &pool, 2, Outcome::ClientError);
     assert_eq!(fail(&ejection, s(1), &pool, 2, 4), None, "a 4xx is an answer");
-    ejection.record(s(1), &pool, 2, Outcome::Cancelled, s(1));
+    end(&ejection, s(1), &pool, 2, Outcome::Cancelled);
     assert_eq!(fail(&ejection, s(1), &pool, 2, 1), Some(Ejected { host: 2, cause: Cause::Consecutive, lasts: s(30) }));
     assert!(pool[2].is_ejected(s(30)) && !pool[2].is_ejected(s(31)));
 }
 
 #[test]
-fn no_more_than_half_but_one() {
-    for (n, most) in [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (8, 4)] {
+fn no_more_than_half_but_one_and_never_the_only_one() {
+    for (n, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (8, 4)] {
         let (ejection, pool) = (Ejection::new(Settings::default()), pool(n));
         for host in 0..n {
             fail(&ejection, s(1), &pool, host, 50);
         }
         assert_eq!(ejected(&pool, s(1)), most, "of {n}");
-        ejection.interval(s(1), &pool);
+        ejection.interval(s(1), &pool, |_| true);
         assert_eq!(ejected(&pool, s(1)), most, "of {n}");
     }
 }
@@ -71,17 +76,44 @@ fn a_pool_is_never_empty() {
 }
 
 #[test]
+fn an_ejection_is_never_what_leaves_too_few() {
+    let (ejection, pool) = (Ejection::new(Settings::default()), pool(4));
+    // The breakers of 2 and 3 are open: without 0 there would be one of four.
+    let call = Call { host: 0, outcome: Outcome::ServerError, began: s(1) };
+    for _ in 0..50 {
+        assert_eq!(ejection.record(s(1), &pool, call, |other| !Arc::ptr_eq(other, &pool[2]) && !Arc::ptr_eq(other, &pool[3])), None);
+    }
+    assert_eq!(ejection.interval(s(10), &pool, |other| Arc::ptr_eq(other, &pool[1])), [], "nor by an interval");
+    // Only 3 is out: without 0 there are two of four.
+    let found = ejection.record(s(11), &pool, Call { began: s(11), ..call }, |other| !Arc::ptr_eq(other, &pool[3]));
+    assert_eq!(found.map(|ejected| ejected.host), Some(0));
+}
+
+#[test]
+fn in_panic_all_come_back_as_if_they_had_not_been_ejected() {
+    let (ejection, pool) = (Ejection::new(Settings::default()), pool(4));
+    for host in [0, 2] {
+        fail(&ejection, s(1), &pool, host, 5);
+    }
+    assert_eq!((ejected(&pool, s(2)), ejection.annul(s(2), &pool), ejected(&pool, s(2))), (2, 2, 0));
+    assert_eq!(ejection.annul(s(2), &pool), 0);
+    let stuck = Call { host: 0, outcome: Outcome::Timeout, began: s(1) };
+    assert!((0..20).all(|_| ejection.record(s(3), &pool, stuck, |_| true).is_none()), "what began before says nothing");
+    assert_eq!(fail(&ejection, s(3), &pool, 0, 5).map(|ejected| ejected.lasts), Some(s(30)), "the first time does not count");
+}
+
+#[test]
 fn times_in_a_row_lengthen_it_and_healthy_intervals_shorten_it() {
     let (ejection, pool) = (Ejection::new(Settings::default()), pool(4));
     let mut now = s(1);
     for lasts in [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300] {
         assert_eq!(fail(&ejection, now, &pool, 0, 5).map(|ejected| ejected.lasts), Some(s(lasts)));
         now += s(lasts);
-        ejection.interval(now, &pool);
+        ejection.interval(now, &pool, |_| true);
     }
     for _ in 0..9 {
         now += s(10);
-        ejection.interval(now, &pool);
+        ejection.interval(now, &pool, |_| true);
     }
     assert_eq!(fail(&ejection, now, &pool, 0, 5).map(|ejected| ejected.lasts), Some(s(90)), "eleven times, less nine");
 }
@@ -100,7 +132,8 @@ fn calls_from_before_do_not_eject_again() {
     let (ejection, pool) = (Ejection::new(Settings::default()), pool(2));
     fail(&ejection, s(1), &pool, 0, 5);
     for _ in 0..20 {
-        assert_eq!(ejection.record(s(32), &pool, 0, Outcome::Timeout, s(2)), None);
+        let stuck = Call { host: 0, outcome: Outcome::Timeout, began: s(2) };
+        assert_eq!(ejection.record(s(32), &pool, stuck, |_| true), None);
     }
     assert_eq!(ejected(&pool, s(32)), 0);
 }
@@ -110,7 +143,7 @@ fn share_of_failures() {
     for (calls, bad, is_ejected) in [(9, 9, false), (10, 9, true), (100, 84, false), (100, 85, true)] {
         let (ejection, pool) = (Ejection::new(Settings { consecutive: 0, ..Settings::default() }), pool(2));
         answers(&ejection, s(1), &pool, 1, calls - bad, bad);
-        let found = ejection.interval(s(10), &pool);
+        let found = ejection.interval(s(10), &pool, |_| true);
         let expected = Ejected { host: 1, cause: Cause::FailurePercentage, lasts: s(30) };
         assert_eq!(found, if is_ejected { vec![expected] } else { vec![] }, "{bad} of {calls}");
     }
@@ -123,10 +156,10 @@ fn success_rate_needs_five_hosts_of_a_hundred_calls() {
         let (ejection, pool) = (Ejection::new(settings), pool(hosts));
         (0..hosts).for_each(|host| answers(&ejection, s(1), &pool, host, volume, 0));
         // One does half as well, with the same number of calls.
-        ejection.interval(s(5), &pool);
+        ejection.interval(s(5), &pool, |_| true);
         (1..hosts).for_each(|host| answers(&ejection, s(6), &pool, host, volume, 0));
         answers(&ejection, s(6), &pool, 0, volume / 2, volume - volume / 2);
-        let outliers = ejection.interval(s(10), &pool);
+        let outliers = ejection.interval(s(10), &pool, |_| true);
         assert_eq!(outliers.len(), found, "{hosts} hosts, {volume} calls");
         assert!(outliers.iter().all(|outlier| outlier.host == 0 && outlier.cause == Cause::SuccessRate));
     }
@@ -139,7 +172,7 @@ fn the_worst_go_first() {
     for (host, bad) in [(0, 90), (1, 100), (2, 88), (3, 95)] {
         answers(&ejection, s(1), &pool, host, 100 - bad, bad);
     }
-    let hosts: Vec<_> = ejection.interval(s(10), &pool).iter().map(|ejected| ejected.host).collect();
+    let hosts: Vec<_> = ejection.interval(s(10), &pool, |_| true).iter().map(|ejected| ejected.host).collect();
     assert_eq!(hosts, [1, 3]);
 }
 
@@ -155,13 +188,13 @@ proptest! {
         for (host, gap, draw) in steps {
             now += Duration::from_millis(gap);
             while next <= now {
-                ejection.interval(next.max(now), &pool);
+                ejection.interval(next.max(now), &pool, |_| true);
                 next += s(10);
             }
             let host = host % n;
             let before = pool[host].is_ejected(now);
             let outcome = if draw < bad[host] { Outcome::Reset } else { Outcome::Success };
-            if let Some(found) = ejection.record(now, &pool, host, outcome, now) {
+            if let Some(found) = end(&ejection, now, &pool, host, outcome) {
                 prop_assert!(!before && pool[host].is_ejected(now) && found.lasts <= s(300));
             }
             prop_assert!(ejected(&pool, now) <= (n / 2).max(1));

@@ -11,7 +11,7 @@ use crate::balance::ewma::{InFlight, Load};
 use crate::balance::{hash, p2c};
 use crate::resilience::Outcome;
 use crate::resilience::breaker::{self, Breaker, Permit};
-use crate::resilience::ejection::{self, Ejection, Record, Routing};
+use crate::resilience::ejection::{self, Call, Ejection, Record, Routing};
 use crate::resilience::gradient::{self, Gradient, Sample};
 use crate::resilience::retry::{Attempt, BudgetSettings, RetryBudget, RetryPolicy};
 
@@ -45,7 +45,7 @@ pub(super) struct Setting {
     pub(super) endpoints: usize,
     pub(super) per_second: u64,
     pub(super) client: Client,
-    /// Active checks each two seconds, and no panic routing past the breaker: the target is all there is.
+    /// Active checks each two seconds.
     pub(super) checks: bool,
     pub(super) seed: u64,
 }
@@ -229,7 +229,7 @@ impl World {
             Event::End { attempt, outcome: FAILED } => self.end(attempt, Outcome::ServerError),
             Event::End { attempt, .. } => self.end(attempt, Outcome::Timeout),
             Event::Interval => {
-                self.ejection.interval(self.now, &self.endpoints);
+                self.ejection.interval(self.now, &self.endpoints, |endpoint| endpoint.breaker.allows(self.now));
                 self.at(self.now + Duration::from_secs(10), Event::Interval);
             }
             Event::Check => {
@@ -271,26 +271,30 @@ impl World {
     fn choose(&mut self, tried: Option<usize>) -> Option<(usize, Permit)> {
         let (n, now, draws) = (self.endpoints.len(), self.now, (self.draw(), self.draw()));
         let ready = (0..n).filter(|place| self.is_ready(*place)).count();
-        // A target that has active checks and nothing beside it leaves the judgement to its breaker.
-        let panic = self.ejection.route(ready, n) == Routing::Panic && !(self.setting.checks && n == 1);
+        let panic = self.ejection.route(ready, n) == Routing::Panic;
+        if panic {
+            self.ejection.annul(now, &self.endpoints);
+            self.endpoints.iter().for_each(|endpoint| endpoint.breaker.hasten(now));
+        }
         let may = |place: usize| {
             let endpoint = &self.endpoints[place];
             // A retry goes elsewhere, and to somebody who is well.
             let again = tried.is_some() && (tried == Some(place) && n > 1 || !endpoint.breaker.state(now).takes_extra() && !panic);
-            !again && (panic || self.is_ready(place)) && endpoint.limit.has_room()
+            // In panic nobody is ejected any more: open breakers hold all the same.
+            !again && self.is_ready(place) && endpoint.limit.has_room()
         };
         let probe = (0..n).find(|place| tried.is_none() && may(*place) && self.endpoints[*place].breaker.wants_probe(now));
         let cost = |place: usize| {
             let endpoint = &self.endpoints[place];
             if may(place) { endpoint.load.cost(now, endpoint.breaker.weight(now)) } else { None }
         };
-        let has_room = |place: usize| (panic || self.is_ready(place)) && self.endpoints[place].limit.has_room();
+        let has_room = |place: usize| self.is_ready(place) && self.endpoints[place].limit.has_room();
         let Some(place) = probe.or_else(|| p2c::pick(n, draws, cost)) else {
             self.report.nobody += u64::from(tried.is_none() && ready > 0 && (0..n).any(has_room));
             return None;
         };
         let endpoint = &self.endpoints[place];
-        let permit = if panic { endpoint.breaker.permit_in_panic(now) } else { endpoint.breaker.permit(now) };
+        let permit = endpoint.breaker.permit(now);
         assert!(endpoint.limit.enter() && !matches!(permit, Permit::Refused { .. }));
         Some((place, permit))
     }
@@ -331,7 +335,8 @@ impl World {
                 endpoint.limit.leave(now, if outcome == Outcome::Timeout { Sample::Overload } else { Sample::Nothing });
             }
         }
-        self.ejection.record(now, &self.endpoints, flying.endpoint, outcome, flying.began);
+        let call = Call { host: flying.endpoint, outcome, began: flying.began };
+        self.ejection.record(now, &self.endpoints, call, |endpoint| endpoint.breaker.allows(now));
         if outcome == Outcome::Success {
             self.second(flying.client, 1);
             return self.second(now, 2);
