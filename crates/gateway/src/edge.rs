@@ -87,6 +87,11 @@ impl Edge {
     }
 }
 
+/// How urgent a change of the node is: whoever may make it is never refused because of load, for it may be what ends the load.
+pub fn control(entry: &Entry, tenant: u32) -> Urgency {
+    Urgency { class: Criticality::Critical, tenant, weight: entry.weight() }
+}
+
 /// The class of a record's word.
 #[must_use]
 pub const fn criticality(word: CriticalityWord) -> Criticality {

@@ -19,7 +19,7 @@ use crate::access_log::AccessLog;
 use crate::authenticate::Authentication;
 use crate::compression::{Rule, Wish};
 use crate::dispatch::{self, Origin, grpc};
-use crate::edge::Edge;
+use crate::edge::{self, Edge};
 use crate::limits::{Caller, Cost, Entry};
 use crate::record::{Counted, Facts, Record, Seen};
 use crate::request_id::Drawn;
@@ -169,7 +169,12 @@ impl Gateway {
         let cost = Cost { spec: cost, body: plinth_net::content_length(request.headers()).unwrap_or(0) };
         let entered = edge.limits.enter(Caller::of(&principal, address), operation, cost, self.world.clock.monotonic()).await;
         let entry = entered.map_err(|refused| seen.refused(refused))?;
-        let urgency = match edge.admit(&request, &entry, principal.tenant_index, seen.route.as_ref().and_then(|route| route.criticality)) {
+        let admitted = if seen.route.is_none() && found.as_ref().is_ok_and(|found| changes_the_node(found.route.access)) {
+            Ok(edge::control(&entry, principal.tenant_index))
+        } else {
+            edge.admit(&request, &entry, principal.tenant_index, seen.route.as_ref().and_then(|route| route.criticality))
+        };
+        let urgency = match admitted {
             Ok(urgency) => urgency,
             Err(refusal) => {
                 // Who is refused because of load pays nothing.
@@ -265,6 +270,11 @@ impl Gateway {
         }
         result
     }
+}
+
+/// Whether a route is for those who operate the node.
+const fn changes_the_node(access: Access) -> bool {
+    matches!(access, Access::Operate | Access::Admin | Access::Platform)
 }
 
 /// The word of limits for Plinth's own routes.
