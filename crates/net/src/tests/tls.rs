@@ -197,7 +197,7 @@ async fn new_certificates_come_into_force_without_a_failed_request() {
     let authority = Authority::new();
     let context = load(authority.options()).unwrap();
     // Room for those that close while the next ones come: at the cap whoever has sent nothing yet makes room.
-    let fixture = start_with(ConnectionLimits { max_connections: 400, ..limits() }, Some(context.clone()));
+    let fixture = start_with(ConnectionLimits { max_connections: 150, ..limits() }, Some(context.clone()));
     let connector = authority.connector(&["http/1.1"], None);
     let mut old = fixture.secure(&connector, "localhost").await.unwrap();
     let before = old.shown();
