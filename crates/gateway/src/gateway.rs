@@ -436,4 +436,11 @@ mod tests {
             assert_eq!((refused.status().as_u16(), refused.headers().get(ALLOW)), (401, None), "{path}");
         }
     }
+
+    #[test]
+    fn only_who_operates_the_node_is_let_in_under_any_load() {
+        let let_in = |access: &Access| changes_the_node(*access);
+        assert!([Access::Operate, Access::Admin, Access::Platform].iter().all(let_in));
+        assert!(![Access::Public, Access::Read, Access::Infer].iter().any(let_in));
+    }
 }
