@@ -7,6 +7,7 @@
 
 pub mod balance;
 pub mod batching;
+pub mod jobs;
 pub mod limits;
 pub mod memory;
 pub mod overload;

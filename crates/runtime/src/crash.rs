@@ -51,6 +51,26 @@ crash_points! {
     MigrateBeforeCommit "migrate.before_commit";
     /// A migration step is committed, the next has not begun.
     MigrateAfterCommit "migrate.after_commit";
+    /// Jobs are committed, their callers do not know yet.
+    JobSubmitted "job.submitted";
+    /// A worker is about to claim.
+    JobBeforeClaim "job.before_claim";
+    /// Jobs are claimed and committed, the worker does not know yet.
+    JobAfterClaim "job.after_claim";
+    /// A handler is about to begin.
+    JobAtStart "job.at_start";
+    /// A handler is at work.
+    JobMidRun "job.mid_run";
+    /// A result's bytes are in the object store, the ledger does not know.
+    JobAfterBlob "job.after_blob";
+    /// Results are in a transaction that is not yet committed.
+    JobBeforeCommit "job.before_commit";
+    /// Results are committed, the worker does not know yet.
+    JobAfterCommit "job.after_commit";
+    /// Events are in a transaction that is not yet committed.
+    EventsBeforeCommit "events.before_commit";
+    /// Events are committed, their callers do not know yet.
+    EventsAfterCommit "events.after_commit";
 }
 
 /// The armed point, if any. Cheap to clone.

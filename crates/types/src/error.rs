@@ -184,6 +184,24 @@ reasons! {
     InvalidFilter "invalid_filter" Unprocessable "The module is no filter that this node can run";
     FilterFailed "filter_failed" RunnerFailed "A filter of the route failed on the request";
     FilterUnavailable "filter_unavailable" Unavailable "A filter of the route is not ready";
+    // Jobs and events.
+    JobNotFound "job_not_found" NotFound "The job does not exist";
+    JobKindUnknown "job_kind_unknown" Unprocessable "There is no such kind of job";
+    JobFinished "job_finished" Conflict "The job has ended";
+    JobCancelled "job_cancelled" Conflict "The job was cancelled";
+    JobTimeout "job_timeout" DeadlineExceeded "The job took longer than it may";
+    JobsLimited "jobs_limited" OverQuota "Too many jobs are waiting";
+    WorkerLost "worker_lost" RunnerFailed "The worker died while it held the job";
+    DependencyFailed "dependency_failed" Conflict "A job that this one waits for has failed";
+    DependencyCycle "dependency_cycle" Unprocessable "The jobs wait for each other in a circle";
+    ResultTooLarge "result_too_large" Unprocessable "The result is larger than a job may keep";
+    IdempotencyKeyInvalid "idempotency_key_invalid" InvalidArgument "The idempotency key is missing or malformed";
+    IdempotencyKeyReused "idempotency_key_reused" Unprocessable "The idempotency key was used for another request";
+    IdempotencyKeyInUse "idempotency_key_in_use" Conflict "A request with this idempotency key is under way";
+    InvalidSchedule "invalid_schedule" Unprocessable "The schedule does not hold together";
+    WebhookRefused "webhook_refused" Unprocessable "The webhook's address may not be called";
+    WebhookFailed "webhook_failed" RunnerFailed "The webhook's receiver failed";
+    InvalidRow "invalid_row" Unprocessable "A row of the batch cannot be used";
     // The node.
     ShuttingDown "shutting_down" Unavailable "The node is shutting down";
     OverCapacity "over_capacity" Unavailable "The node is at its capacity";

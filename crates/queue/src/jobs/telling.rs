@@ -1,0 +1,32 @@
+//! The job that tells of another's end.
+
+use plinth_policy::jobs::{RetryPolicy, State};
+
+use super::{Body, JobId, NewJob, OnFailure, Payload, WEBHOOK_KIND};
+
+/// How often a webhook is tried: the first pauses grow to an hour, then each hour for a day. When to come again the sender says with each failure.
+const ATTEMPTS: u32 = 34;
+/// How long one attempt may take, waiting for its turn at the receiver included.
+const TIMEOUT_MILLIS: u64 = 30_000;
+
+/// A webhook's job: made by the ledger in the transaction that ends `of`. Its payload is the id of the job that ended, its meta in which state.
+pub(super) fn webhook_job(of: JobId, state: State, class: u8, keep_millis: u64, id: JobId) -> NewJob {
+    NewJob {
+        id,
+        kind: WEBHOOK_KIND.into(),
+        class,
+        priority: 0,
+        run_at: None,
+        expires_at: None,
+        timeout_millis: TIMEOUT_MILLIS,
+        retry: RetryPolicy { max_attempts: ATTEMPTS, ..RetryPolicy::default() },
+        keep_millis,
+        actor: "plinth".into(),
+        parent: Some(of),
+        waits_for: Vec::new(),
+        on_failure: OnFailure::Fail,
+        webhook: None,
+        labels: String::new(),
+        payload: Payload { meta: format!("{{\"state\":\"{state}\"}}"), body: Body::Inline(of.to_string().into_bytes()) },
+    }
+}

@@ -1,0 +1,1 @@
+//! The ledger of jobs in simulated time (being written).
