@@ -263,6 +263,36 @@ keys! {
         ladder: bool = "true", "0.1.0";
     }
 
+    /// Work that outlives the request.
+    jobs: Jobs {
+        /// How many jobs run on this node at a time; 0: this node takes jobs and runs none.
+        workers: u32 = "64", "0.1.0";
+        /// How long a job is a worker's that is not heard of.
+        lease: Duration = "15s", "0.1.0";
+        /// How often a worker is heard of.
+        heartbeat: Duration = "5s", "0.1.0";
+        /// How often leases that ran out, schedules and retention are looked at.
+        sweep: Duration = "2s", "0.1.0";
+        /// How often the ledger is asked for jobs when nothing rings.
+        poll: Duration = "1s", "0.1.0";
+        /// How long one attempt may take that does not say.
+        timeout: Duration = "10m", "0.1.0";
+        /// The largest input of a job.
+        max_input: ByteSize = "64MiB", "0.1.0";
+        /// The largest result of a job.
+        max_result: ByteSize = "256MiB", "0.1.0";
+        /// What is larger is kept in the object store instead of the ledger.
+        inline: ByteSize = "64KiB", "0.1.0";
+        /// How long a job is kept after its end.
+        keep: Duration = "72h", "0.1.0";
+        /// How long an idempotency key is kept.
+        keep_keys: Duration = "24h", "0.1.0";
+        /// The most jobs of one tenant that wait.
+        max_waiting: u64 = "2000000", "0.1.0";
+        /// Networks that webhooks and HTTP kinds may reach besides public addresses, such as 10.0.0.0/8.
+        allow: Vec<String> = "", "0.1.0";
+    }
+
     /// How nodes hear of changes.
     bus: Bus {
         /// Inside the node; other buses come in later releases.

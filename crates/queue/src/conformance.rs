@@ -54,6 +54,7 @@ where
         settings::a_paused_kind_does_not_begin,
         settings::concurrency_and_rate_of_a_kind,
         settings::a_tick_fires_once,
+        settings::secrets_belong_to_a_tenant,
     );
 }
 

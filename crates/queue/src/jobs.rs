@@ -118,6 +118,12 @@ pub trait Jobs: Send + Sync {
         jobs: Vec<NewJob>,
     ) -> Result<bool, QueueError>;
 
+    /// A tenant's secret that signs webhooks, as its owner reads it; `None` when there is none of this name.
+    async fn secret(&self, tenant: &TenantName, name: &str) -> Result<Option<String>, QueueError>;
+
+    /// Stores, replaces or (with `None`) forgets such a secret.
+    async fn set_secret(&self, tenant: &TenantName, name: &str, secret: Option<String>) -> Result<(), QueueError>;
+
     /// The ledger's time.
     async fn now(&self) -> Result<Timestamp, QueueError>;
 

@@ -33,6 +33,9 @@ const UPSTREAM_PART_LIMIT: usize = 10 * UPSTREAM_LIMIT;
 /// The most label sets of a metric that counts by route or listener.
 const ROUTE_LIMIT: usize = 1_000;
 
+/// The most label sets of a metric that counts by kind of job.
+const JOB_KIND_LIMIT: usize = 64;
+
 /// A metric without labels.
 #[derive(Default)]
 pub struct Single<M>(M);
@@ -249,6 +252,32 @@ catalogue! {
     filters_loaded: Single<Gauge>, "plinth_filters_loaded", Gauge::KIND, single;
     /// Attempts to load a version of a filter that failed.
     filter_load_failures: Single<Counter>, "plinth_filter_load_failures_total", Counter::KIND, single;
+    /// Jobs stored, by kind.
+    jobs_submitted: Family<Counter, 1>, "plinth_jobs_submitted_total", Counter::KIND, family(["kind"], JOB_KIND_LIMIT);
+    /// Attempts at jobs that ended on this node, by kind and outcome: succeeded, retried, dead, cancelled, released, fenced.
+    jobs_attempts: Family<Counter, 2>, "plinth_jobs_attempts_total", Counter::KIND, family(["kind", "outcome"], 6 * JOB_KIND_LIMIT);
+    /// Jobs that run on this node, by kind.
+    jobs_running: Family<UpDownCounter, 1>, "plinth_jobs_running", UpDownCounter::KIND, family(["kind"], JOB_KIND_LIMIT);
+    /// Time of an attempt at a job, by kind.
+    jobs_run_duration: Family<Histogram, 1>, "plinth_jobs_run_duration_seconds", Histogram::KIND, family(["kind"], JOB_KIND_LIMIT);
+    /// Time from a job's submission to its first start, by kind.
+    jobs_wait_duration: Family<Histogram, 1>, "plinth_jobs_wait_duration_seconds", Histogram::KIND, family(["kind"], JOB_KIND_LIMIT);
+    /// Jobs in the ledger that have not ended, by kind and state, as last counted.
+    jobs_waiting: Family<Gauge, 2>, "plinth_jobs_waiting", Gauge::KIND, family(["kind", "state"], 4 * JOB_KIND_LIMIT);
+    /// Dead letters in the ledger, by kind, as last counted.
+    jobs_dead: Family<Gauge, 1>, "plinth_jobs_dead", Gauge::KIND, family(["kind"], JOB_KIND_LIMIT);
+    /// Age of the oldest job that is ready and has not begun, by kind, as last counted.
+    jobs_oldest_ready: Family<Gauge, 1>, "plinth_jobs_oldest_ready_seconds", Gauge::KIND, family(["kind"], JOB_KIND_LIMIT);
+    /// Jobs that were taken back from a worker whose lease had run out.
+    jobs_recovered: Single<Counter>, "plinth_jobs_recovered_total", Counter::KIND, single;
+    /// Calls of the queue's database that failed.
+    jobs_ledger_failures: Single<Counter>, "plinth_jobs_ledger_failures_total", Counter::KIND, single;
+    /// Ticks of schedules that fired on this node.
+    jobs_ticks: Single<Counter>, "plinth_jobs_schedule_ticks_total", Counter::KIND, single;
+    /// Webhooks, by how an attempt ended: delivered, retried, gone.
+    webhook_attempts: Family<Counter, 1>, "plinth_webhook_attempts_total", Counter::KIND, family(["outcome"], 4);
+    /// Events acknowledged, by how: new, already, refused.
+    events_appended: Family<Counter, 1>, "plinth_events_appended_total", Counter::KIND, family(["outcome"], 4);
     /// Revision of the ledger that the snapshot holds.
     snapshot_revision: Single<Gauge>, "plinth_snapshot_revision", Gauge::KIND, single;
     /// When the snapshot that is served was confirmed by the ledger, in seconds since 1970; 0: never.

@@ -55,3 +55,15 @@ pub(super) async fn a_tick_fires_once(b: &Bench<'_>) {
     assert!(b.ledger.delete_schedule(&b.tenant, "nightly").await.unwrap());
     assert!(!fire(3000, 4000).await, "what is gone does not fire");
 }
+
+pub(super) async fn secrets_belong_to_a_tenant(b: &Bench<'_>) {
+    let own = async |name: &str| b.ledger.secret(&b.tenant, name).await.unwrap();
+    assert_eq!(own("hooks").await, None);
+    b.ledger.set_secret(&b.tenant, "hooks", Some("one".into())).await.unwrap();
+    b.ledger.set_secret(&b.tenant, "hooks", Some("two".into())).await.unwrap();
+    b.ledger.set_secret(&tenant("other"), "hooks", Some("theirs".into())).await.unwrap();
+    assert_eq!(own("hooks").await.as_deref(), Some("two"));
+    b.ledger.set_secret(&b.tenant, "hooks", None).await.unwrap();
+    assert_eq!(own("hooks").await, None);
+    assert_eq!(b.ledger.secret(&tenant("other"), "hooks").await.unwrap().as_deref(), Some("theirs"));
+}

@@ -1,11 +1,13 @@
 //! The job that tells of another's end.
 
+use std::time::Duration;
+
 use plinth_policy::jobs::{RetryPolicy, State};
 
 use super::{Body, JobId, NewJob, OnFailure, Payload, WEBHOOK_KIND};
 
-/// How often a webhook is tried: the first pauses grow to an hour, then each hour for a day. When to come again the sender says with each failure.
-const ATTEMPTS: u32 = 34;
+/// How often a webhook is tried at most. The sender ends it by time, after a day; when to come again it says with each failure.
+const ATTEMPTS: u32 = 200;
 /// How long one attempt may take, waiting for its turn at the receiver included.
 const TIMEOUT_MILLIS: u64 = 30_000;
 
@@ -19,7 +21,8 @@ pub(super) fn webhook_job(of: JobId, state: State, class: u8, keep_millis: u64, 
         run_at: None,
         expires_at: None,
         timeout_millis: TIMEOUT_MILLIS,
-        retry: RetryPolicy { max_attempts: ATTEMPTS, ..RetryPolicy::default() },
+        // The pauses are the sender's: the policy adds none.
+        retry: RetryPolicy { max_attempts: ATTEMPTS, base: Duration::ZERO, factor: 1, cap: Duration::from_hours(2) },
         keep_millis,
         actor: "plinth".into(),
         parent: Some(of),

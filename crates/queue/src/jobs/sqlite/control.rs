@@ -1,7 +1,7 @@
 //! Settings of kinds, and schedules.
 
 use plinth_types::TenantName;
-use rusqlite::{Connection, Result, params};
+use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::super::{KindLimits, KindSettings, NewJob, ScheduleRow};
 use super::{Now, rows};
@@ -51,6 +51,21 @@ pub(super) fn schedules(db: &Connection, tenant: Option<&TenantName>) -> Result<
         })
     })?;
     found.collect()
+}
+
+pub(super) fn secret(db: &Connection, tenant: &TenantName, name: &str) -> Result<Option<String>> {
+    let mut find = db.prepare_cached("SELECT secret FROM secrets WHERE tenant = ?1 AND name = ?2")?;
+    find.query_row([tenant.as_str(), name], |row| row.get(0)).optional()
+}
+
+pub(super) fn set_secret(db: &Connection, tenant: &TenantName, name: &str, secret: Option<&str>) -> Result<()> {
+    match secret {
+        Some(secret) => {
+            let mut put = db.prepare_cached("INSERT OR REPLACE INTO secrets (tenant, name, secret) VALUES (?1, ?2, ?3)")?;
+            put.execute([tenant.as_str(), name, secret]).map(|_| ())
+        }
+        None => db.prepare_cached("DELETE FROM secrets WHERE tenant = ?1 AND name = ?2")?.execute([tenant.as_str(), name]).map(|_| ()),
+    }
 }
 
 /// Moves a schedule on and stores its jobs. See [`super::super::Jobs::fire`].

@@ -196,6 +196,16 @@ impl Jobs for SqliteJobs {
         self.write("fire", points, move |db, now| control::fire(db, now, (&tenant, &name), seen, next, &jobs)).await
     }
 
+    async fn secret(&self, tenant: &TenantName, name: &str) -> Result<Option<String>, QueueError> {
+        let (tenant, name) = (tenant.clone(), name.to_owned());
+        self.readers.read("secret", move |db| control::secret(db, &tenant, &name)).await
+    }
+
+    async fn set_secret(&self, tenant: &TenantName, name: &str, secret: Option<String>) -> Result<(), QueueError> {
+        let (tenant, name) = (tenant.clone(), name.to_owned());
+        self.write("set secret", Points::default(), move |db, _| control::set_secret(db, &tenant, &name, secret.as_deref())).await
+    }
+
     async fn now(&self) -> Result<Timestamp, QueueError> {
         Ok(self.clock.world.clock.now())
     }

@@ -108,4 +108,5 @@ CREATE TABLE schedules (
     last_at INTEGER,
     PRIMARY KEY (tenant, name)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE secrets (tenant TEXT NOT NULL, name TEXT NOT NULL, secret TEXT NOT NULL, PRIMARY KEY (tenant, name)) STRICT, WITHOUT ROWID;
 "#];

@@ -1,0 +1,66 @@
+//! Whether tenants took turns: two who both wait all the time are served alike, whatever the others do.
+
+use std::collections::BTreeMap;
+
+use super::{Broken, Verdict};
+
+/// A kind, a class, a tenant.
+pub(super) type Flow = (String, u8, String);
+
+/// How many jobs are ready, and who got how many more than whom.
+#[derive(Default)]
+pub(super) struct Fairness {
+    ready: BTreeMap<Flow, i64>,
+    /// By how many jobs the first was served more than the second since both wait without a break.
+    ahead: BTreeMap<(Flow, String), i64>,
+}
+
+impl Fairness {
+    /// A job became ready (+1) or is ready no more (−1).
+    pub(super) fn count(&mut self, flow: Flow, by: i64) {
+        let ready = self.ready.entry(flow.clone()).or_default();
+        *ready += by;
+        if *ready <= 0 {
+            self.ready.remove(&flow);
+            // A break: what was before does not count.
+            self.ahead.retain(|(first, second), _| {
+                !((first.0, first.1) == (flow.0.clone(), flow.1) && (first.2 == flow.2 || *second == flow.2)) || {
+                    (first.0.as_str(), first.1) != (flow.0.as_str(), flow.1)
+                }
+            });
+        }
+    }
+
+    /// Flows with ready jobs.
+    pub(super) fn ready(&self) -> impl Iterator<Item = &Flow> {
+        self.ready.keys()
+    }
+
+    /// How many are ready now.
+    pub(super) fn waiting(&self) -> BTreeMap<Flow, i64> {
+        self.ready.clone()
+    }
+
+    /// After a claim: who waited before it and waits still is compared with each other of the same kind and class.
+    pub(super) fn served(&mut self, before: &BTreeMap<Flow, i64>, most: i64) -> Verdict {
+        let served: Vec<(&Flow, i64)> =
+            before.iter().filter_map(|(flow, was)| self.ready.get(flow).map(|is| (flow, was - is))).collect();
+        if served.iter().all(|(_, count)| *count == 0) {
+            return Ok(());
+        }
+        for (first, got) in &served {
+            for (second, other) in served.iter().filter(|(second, _)| (&second.0, second.1) == (&first.0, first.1) && second.2 > first.2) {
+                let ahead = self.ahead.entry(((*first).clone(), second.2.clone())).or_default();
+                *ahead += got - other;
+                if ahead.abs() > most {
+                    let (kind, class, tenant) = first;
+                    return Err(Broken(format!(
+                        "{tenant} was served {ahead} jobs more than {} while both waited (kind {kind}, class {class})",
+                        second.2
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
