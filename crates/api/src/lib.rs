@@ -7,6 +7,7 @@
 pub mod admin;
 mod call;
 mod dialect;
+pub mod jobs;
 pub mod oip;
 mod problem;
 mod reply;
@@ -14,7 +15,7 @@ mod services;
 
 pub use call::{Call, Context, Routed};
 pub use dialect::Dialect;
-pub use services::{FilterHost, FilterState, GrpcSettings, Parts, Probe, Services, Settings, Verifier};
+pub use services::{FilterHost, FilterState, GrpcSettings, Parts, Probe, Services, Settings, Verifier, WeakServices};
 
 use http::Method;
 use plinth_client::wire;
@@ -23,9 +24,17 @@ use plinth_net::{Access, Route};
 /// Every route of this release.
 #[must_use]
 pub fn routes(services: &Services) -> Vec<Route<Context>> {
-    let mut routes = oip::routes(services);
+    let mut routes = public_routes(services);
     routes.extend(admin::routes(services));
     with_inventory(services, routes)
+}
+
+/// The routes for those who use models: inference and jobs.
+#[must_use]
+pub fn public_routes(services: &Services) -> Vec<Route<Context>> {
+    let mut routes = oip::routes(services);
+    routes.extend(jobs::routes(services));
+    routes
 }
 
 /// The routes of the admin API alone, for a listener of its own.

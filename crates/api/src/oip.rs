@@ -13,6 +13,7 @@ pub mod error;
 pub(crate) mod execute;
 mod generate;
 pub mod grpc;
+pub(crate) mod infer_bytes;
 pub mod logging;
 pub mod metadata;
 pub mod parameters;

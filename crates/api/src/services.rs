@@ -1,7 +1,7 @@
 //! What handlers work with: the services, as `node` put them together.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -121,6 +121,8 @@ pub struct Parts {
     pub logs: LogControl,
     /// Time and randomness.
     pub world: World,
+    /// Work that outlives the request; `None` on a node that keeps none.
+    pub jobs: Option<plinth_jobs::JobService>,
     /// Values from the configuration.
     pub settings: Settings,
     /// When the node started (monotonic).
@@ -135,6 +137,18 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Services(Arc<Parts>);
 
+/// The services, without keeping them alive: for what the services themselves hold.
+#[derive(Clone)]
+pub struct WeakServices(Weak<Parts>);
+
+impl WeakServices {
+    /// The services, while they are there.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Services> {
+        self.0.upgrade().map(Services)
+    }
+}
+
 /// How long an answer waits until this node shows the change that it reports.
 const SHOW_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -143,6 +157,12 @@ impl Services {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// The services, without keeping them alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakServices {
+        WeakServices(Arc::downgrade(&self.0))
     }
 
     /// Waits until this node shows a committed change; whether it does in time. The change stands in any case.

@@ -33,7 +33,9 @@
 //!
 //! Everything is about the caller's tenant. An admin of the default tenant may act for another one: `X-Plinth-Tenant`.
 //!
-//! Errors are `application/problem+json` (RFC 9457): [`Problem`].
+//! Errors are `application/problem+json` (RFC 9457): [`Problem`]. The routes under `/api/v1` are in [`jobs`].
+
+pub mod jobs;
 
 use std::collections::BTreeMap;
 

@@ -288,7 +288,7 @@ keys! {
         /// How long an idempotency key is kept.
         keep_keys: Duration = "24h", "0.1.0";
         /// The most jobs of one tenant that wait.
-        max_waiting: u64 = "2000000", "0.1.0";
+        max_waiting: u32 = "2000000", "0.1.0";
         /// Networks that webhooks and HTTP kinds may reach besides public addresses, such as 10.0.0.0/8.
         allow: Vec<String> = "", "0.1.0";
     }

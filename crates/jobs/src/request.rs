@@ -92,11 +92,6 @@ pub(crate) fn class(name: &str) -> Result<u8> {
     found.ok_or_else(|| invalid("class", format!("a class is one of {}", CLASSES.join(", "))))
 }
 
-/// The name of a class.
-pub(crate) fn class_name(class: u8) -> &'static str {
-    CLASSES.get(usize::from(class)).copied().unwrap_or("default")
-}
-
 fn invalid(field: &str, text: impl Into<String>) -> Error {
     Error::new(Reason::MalformedRequest, text).field(field)
 }

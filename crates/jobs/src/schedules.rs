@@ -52,7 +52,11 @@ pub struct ScheduleRequest {
     #[serde(default)]
     pub paused: bool,
     /// What is submitted.
+    #[serde(default)]
     pub job: JobRequest,
+    /// What the kind wants beside the input, such as the model.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub more: serde_json::Map<String, serde_json::Value>,
     /// With this input.
     #[serde(default)]
     pub input: Option<Box<RawValue>>,
@@ -138,7 +142,7 @@ fn view(row: ScheduleRow) -> Result<ScheduleView> {
 
 fn input(request: &ScheduleRequest) -> Input {
     let bytes = request.input.as_ref().map_or_else(Bytes::new, |input| Bytes::copy_from_slice(input.get().as_bytes()));
-    Input { meta: Meta::of(META_TYPE), bytes }
+    Input { meta: Meta { more: request.more.clone(), ..Meta::of(META_TYPE) }, bytes }
 }
 
 /// Fires what is due on all tenants' schedules.

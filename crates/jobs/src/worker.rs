@@ -92,16 +92,22 @@ impl Worker {
         let stopping = tasks.cancelled().child_token();
         let inner = Inner { service, options, lowest_class, id, held: HeldJobs::default(), room, running, stopping };
         let worker = Self(Arc::new(inner));
+        // A loop that has stopped in order waits for the end of its group, which its early end would bring about.
+        let keep = |name: &'static str, ended: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            tasks.spawn(name, OnEnd::CancelGroup, async move {
+                work.await;
+                ended.cancelled().await;
+            });
+        };
+        let ended = tasks.cancelled();
         if worker.0.options.workers > 0 {
-            let claimer = worker.clone();
-            tasks.spawn("job claims", OnEnd::CancelGroup, async move { claimer.claims().await });
-            let beater = worker.clone();
-            tasks.spawn("job heartbeats", OnEnd::CancelGroup, async move { beater.heartbeats().await });
+            let (claimer, beater) = (worker.clone(), worker.clone());
+            keep("job claims", ended.clone(), Box::pin(async move { claimer.claims().await }));
+            keep("job heartbeats", ended.clone(), Box::pin(async move { beater.heartbeats().await }));
         }
         let sweeper = worker.clone();
-        tasks.spawn("job sweeps", OnEnd::CancelGroup, async move {
-            crate::sweeper::sweeps(&sweeper.0.service, &sweeper.0.options, &sweeper.0.stopping).await
-        });
+        let sweeps = async move { crate::sweeper::sweeps(&sweeper.0.service, &sweeper.0.options, &sweeper.0.stopping).await };
+        keep("job sweeps", ended.clone(), Box::pin(sweeps));
         worker
     }
 

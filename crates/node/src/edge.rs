@@ -153,7 +153,7 @@ pub fn listen(
     let few = ConnectionLimits { max_connections: SIDE_CONNECTIONS, ..limits };
     let advice = "another program has the port; stop it, or choose another address in [listen]";
 
-    let public = if config.listen.admin.is_some() { plinth_api::oip::routes(services) } else { plinth_api::routes(services) };
+    let public = if config.listen.admin.is_some() { plinth_api::public_routes(services) } else { plinth_api::routes(services) };
     let mut servers = vec![Server::start(listener("http", config.listen.http), Arc::new(gateway(public)?), tasks).context(advice)?];
     if let Some(address) = config.listen.grpc {
         let gateway = gateway(plinth_api::oip::grpc::routes(services))?.speaking(Dialect::Grpc);

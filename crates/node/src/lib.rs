@@ -13,6 +13,7 @@ mod edge;
 mod filters;
 mod hangup;
 mod issuers;
+mod jobs;
 mod ledger;
 mod library;
 mod load;

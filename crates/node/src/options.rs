@@ -7,6 +7,7 @@ use plinth_api::{GrpcSettings, Settings};
 use plinth_config::{AuthMode, Backend, Config};
 use plinth_engine::{BackendKind, Provider};
 use plinth_gateway::{AccessLogOptions, LimitOptions, Networks, TraceOptions};
+use plinth_jobs::{JobLimits, WorkerOptions};
 use plinth_net::tls::{CertificateFiles, TlsOptions};
 use plinth_net::{BodyLimits, BodyMemory, ConnectionLimits, HostRules, Http2Limits, UploadLimits};
 use plinth_policy::limits::BanSettings;
@@ -51,6 +52,55 @@ pub fn objects(config: &Config, data_dir: &Path) -> Result<ObjectsOptions> {
         session_token: None,
     });
     Ok(options)
+}
+
+/// Where jobs keep what is too large for a row: beside the artifacts, in a place that the registry does not sweep.
+pub fn job_objects(config: &Config, data_dir: &Path) -> Result<ObjectsOptions> {
+    let mut options = objects(config, data_dir)?;
+    options.url = match options.url {
+        ObjectsUrl::File(_) => ObjectsUrl::File(data_dir.join("job-objects")),
+        ObjectsUrl::S3 { bucket, prefix } if prefix.is_empty() => ObjectsUrl::S3 { bucket, prefix: "jobs".into() },
+        ObjectsUrl::S3 { bucket, prefix } => ObjectsUrl::S3 { bucket, prefix: format!("{prefix}-jobs") },
+    };
+    Ok(options)
+}
+
+pub fn job_limits(config: &Config) -> JobLimits {
+    let jobs = &config.jobs;
+    JobLimits {
+        max_input: jobs.max_input,
+        max_result: jobs.max_result,
+        inline: jobs.inline,
+        keep: jobs.keep,
+        keep_keys: jobs.keep_keys,
+        timeout: jobs.timeout,
+        max_waiting: jobs.max_waiting.into(),
+    }
+}
+
+/// How long jobs may go on when the node ends: within the time of requests, and less than the leases last.
+pub fn job_drain(config: &Config) -> std::time::Duration {
+    config.shutdown.drain.min(std::time::Duration::from_secs(20))
+}
+
+pub fn worker(config: &Config) -> WorkerOptions {
+    let jobs = &config.jobs;
+    let runs = config.node.roles.contains(&plinth_config::Role::Worker);
+    WorkerOptions {
+        node: config.node.name.clone(),
+        workers: if runs { jobs.workers } else { 0 },
+        lease: jobs.lease,
+        heartbeat: jobs.heartbeat,
+        poll: jobs.poll,
+        sweep: jobs.sweep,
+        drain: job_drain(config),
+    }
+}
+
+/// What the clients for tenants' addresses may dial besides public ones.
+pub fn job_networks(config: &Config) -> Result<Vec<ipnet::IpNet>> {
+    let parse = |text: &String| text.parse().with_context(|| format!("jobs.allow: '{text}' is no network such as 10.0.0.0/8"));
+    config.jobs.allow.iter().map(parse).collect()
 }
 
 /// Where requests come in: no upstream may lead back there.

@@ -28,6 +28,7 @@ use crate::data_dir::{Addresses, DataDir};
 use crate::edge::{self, Door, Shared};
 use crate::filters::FilterFiles;
 use crate::issuers::Providers;
+use crate::jobs::Jobs;
 use crate::ledger::Ledger;
 use crate::probe::Stores;
 use crate::{bootstrap, options, wishes};
@@ -92,6 +93,7 @@ struct Node {
     services: Services,
     serving: TaskGroup,
     servers: Vec<Server>,
+    worker: plinth_jobs::Worker,
 }
 
 impl Node {
@@ -158,8 +160,11 @@ impl Node {
             AuthMode::Keys => Authentication::Closed(Arc::new(Credentials::keys(keys).with_tokens(tokens).with_certificates())),
         };
 
+        let jobs = Jobs::open(config, data.path(), &catalogue, world, tasks).await.context("the queue of jobs cannot be opened")?;
+
         // The edge last: nobody is let in before there is something behind the door.
         let services = Services::new(Parts {
+            jobs: Some(jobs.service.clone()),
             registry,
             serving,
             snapshot: keeper,
@@ -176,9 +181,10 @@ impl Node {
             stopping: CancellationToken::new(),
             draining: CancellationToken::new(),
         });
+        let worker = jobs.start(&services, shared.edge.overload.clone(), config, tasks);
         let door = Door { authentication, refusals, shared };
         let servers = edge::listen(config, &services, &door, &catalogue, world, tasks)?;
-        Ok(Self { metadata, services, serving: groups.serving.clone(), servers })
+        Ok(Self { metadata, services, serving: groups.serving.clone(), servers, worker })
     }
 
     fn address(&self, listener: &str) -> Option<String> {
@@ -285,6 +291,13 @@ impl Node {
             draining.cancel();
             // All at once: they share the deadline.
             futures_util::future::join_all(servers.iter().map(|server| server.drain(drain))).await;
+        });
+        let (worker, queue) = (self.worker, self.services.jobs.clone());
+        list.step("finish jobs", options::job_drain(config) + LAST_STEP * 2, async move {
+            worker.stop().await;
+            if let Some(jobs) = queue {
+                jobs.ledger().close().await;
+            }
         });
         let serving = self.serving;
         list.step("end runners", LAST_STEP * 2, async move {

@@ -30,7 +30,7 @@ async fn a_delivery_arrives_and_verifies() {
     let sent = world.send(&delivery).await;
     assert_eq!((sent.outcome, sent.attempt.ended, sent.attempt.bytes), (Outcome::Delivered, Ended::Status(200), 2));
     assert!(sent.error().is_none() && sent.diagnostic.is_empty() && sent.is_attempt());
-    let request = received.recv().await.unwrap();
+    let request = within("the request", received.recv()).await.unwrap();
     assert_eq!(request.line, "POST /hook?token=t HTTP/1.1");
     assert_eq!(request.headers["host"], receiver.address.to_string());
     assert_eq!(request.headers["content-type"], "application/json");
@@ -48,7 +48,7 @@ async fn during_a_rotation_both_secrets_verify() {
     let mut delivery = delivery(&receiver.url("/"));
     delivery.secrets = delivery.secrets.rotated(secret(2));
     world.send(&delivery).await;
-    let request = received.recv().await.unwrap();
+    let request = within("the request", received.recv()).await.unwrap();
     let now = SystemClock.now();
     for known in [secret(1), secret(2)] {
         assert!(verify([&known], &request.headers, &request.body, now).is_ok());
@@ -61,7 +61,7 @@ async fn each_attempt_has_a_connection_of_its_own() {
     let (receiver, mut received) = recording(&world, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n").await;
     for _ in 0..3 {
         world.send(&delivery(&receiver.url("/"))).await;
-        received.recv().await.unwrap();
+        within("the request", received.recv()).await.unwrap();
     }
     assert_eq!(receiver.connections(), 3);
 }
@@ -179,5 +179,5 @@ async fn the_largest_body_is_sent_and_a_larger_one_is_refused_before() {
     };
     assert_eq!(of(MAX_BODY + 1).err(), Some(BodyTooLarge));
     assert_eq!(world.send(&of(MAX_BODY).unwrap()).await.outcome, Outcome::Delivered);
-    assert_eq!(received.recv().await.unwrap().body.len(), MAX_BODY);
+    assert_eq!(within("the request", received.recv()).await.unwrap().body.len(), MAX_BODY);
 }
