@@ -31,8 +31,8 @@ fn points(prefix: &str) -> Vec<&'static str> {
 
 #[test]
 fn every_crash_point_is_visited() {
-    // By the three tests below, each of which takes all points that begin so.
-    let visited = ["push.", "promote.", "snapshot.", "migrate."];
+    // By the three tests below and that of jobs, each of which takes all points that begin so; events by those of their crate.
+    let visited = ["push.", "promote.", "snapshot.", "migrate.", "job.", "events."];
     for point in CrashPoint::ALL {
         assert!(visited.iter().any(|prefix| point.name().starts_with(prefix)), "no test dies at {}", point.name());
     }

@@ -25,6 +25,7 @@ mod filters;
 mod gateway;
 mod hangup;
 mod identity;
+mod jobs;
 mod memory;
 mod pipelines;
 mod protocol;

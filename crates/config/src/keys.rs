@@ -295,7 +295,7 @@ keys! {
 
     /// How nodes hear of changes.
     bus: Bus {
-        /// Inside the node; other buses come in later releases.
+        /// A NATS server whose rings wake other nodes at once; without one they look each `jobs.poll`. It keeps nothing.
         url: BusUrl = "local:", "0.1.0";
     }
 

@@ -334,9 +334,40 @@ impl Setting for LimitsUrl {
     }
 }
 
-only_this_release! {
-    /// What carries "something changed" between nodes; this release knows the node itself.
-    BusUrl, "local:", "nats://"
+/// What wakes other nodes when there is something to see.
+#[derive(Clone, PartialEq, Eq)]
+pub enum BusUrl {
+    /// Nothing: others look each poll.
+    Local,
+    /// A NATS server, or several; the whole address, which may hold a password.
+    Nats(Secret),
+}
+
+impl fmt::Debug for BusUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.show())
+    }
+}
+
+impl Setting for BusUrl {
+    const FORM: &'static str = "\"local:\" or \"nats://user:password@host:4222\"";
+    const SECRET: bool = true;
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        if text == "local:" {
+            return Ok(Self::Local);
+        }
+        match text.strip_prefix("nats://").or_else(|| text.strip_prefix("tls://")) {
+            None => Err(None),
+            Some("") => Err(Some("names no host".to_owned())),
+            Some(_) => Ok(Self::Nats(Secret::new(text))),
+        }
+    }
+    fn show(&self) -> String {
+        quoted(&match self {
+            Self::Local => "local:".to_owned(),
+            Self::Nats(url) => mask_url(url.expose()),
+        })
+    }
 }
 
 /// The path after `sqlite:` or `file:`; both `file:/a` and `file:///a` mean `/a`.
@@ -402,7 +433,7 @@ mod tests {
         assert_eq!(CacheUrl::from_text("redis://"), Err(Some("names no host".to_owned())));
         assert_eq!(LimitsUrl::from_text("redis://u:p@h").unwrap().show(), "\"redis://u:***@h\"");
         assert_eq!((LimitsUrl::from_text("local:"), LimitsUrl::from_text("memory:")), (Ok(LimitsUrl::Local), Err(None)));
-        assert!(BusUrl::from_text("nats://h").unwrap_err().unwrap().contains("does not have yet"));
+        assert_eq!(BusUrl::from_text("nats://h"), Ok(BusUrl::Nats(Secret::new("nats://h"))));
         assert_eq!(BusUrl::from_text("x"), Err(None));
     }
 }

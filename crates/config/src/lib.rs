@@ -20,7 +20,7 @@ mod input;
 
 pub use client::ClientSettings;
 pub use keys::Config;
-pub use kinds::{AuthMode, Backend, CacheUrl, LimitsUrl, LogFormat, MetadataUrl, ObjectsUrl, Provider, Role, Secret, Share};
+pub use kinds::{AuthMode, Backend, BusUrl, CacheUrl, LimitsUrl, LogFormat, MetadataUrl, ObjectsUrl, Provider, Role, Secret, Share};
 pub use problem::{Origin, Problem};
 pub use show::{Shown, reference_markdown};
 

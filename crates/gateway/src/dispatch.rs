@@ -48,6 +48,9 @@ pub const DEGRADED: HeaderName = HeaderName::from_static("x-plinth-degraded");
 /// How often an upstream was asked, when that was more than once.
 pub const ATTEMPTS: HeaderName = HeaderName::from_static("x-plinth-attempts");
 
+/// How a caller asks to be answered later (RFC 7240); a node under load asks in its stead.
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
 /// The most copies that are on their way at a time.
 const MAX_SHADOWS: usize = 64;
 /// How long a copy may take.
@@ -224,10 +227,18 @@ impl Dispatch {
         let Some((spec, model)) = degraded else { return self.ask(errand, target, request).await };
         let outside = model.is_none() && matches!(target.to, To::Upstream(_));
         let lighter = replay.filter(|_| !spec.parameters.is_empty()).and_then(|replay| replay.with_parameters(&spec.parameters, outside));
-        let word = lighter.as_ref().map(|_| "parameters".to_owned());
-        let request = lighter.map_or(request, |lighter| Box::new(lighter.request()));
+        let mut word = lighter.as_ref().map(|_| "parameters".to_owned());
+        let mut request = lighter.map_or(request, |lighter| Box::new(lighter.request()));
+        // Only models of this node answer later; a caller of gRPC cannot be told where.
+        let is_local = model.is_some() || matches!(target.to, To::Model(_));
+        let later = spec.asynchronous && is_local && errand.origin.context.routed.is_none();
+        if later {
+            request.headers_mut().append(PREFER, HeaderValue::from_static("respond-async"));
+            word = Some("asynchronous".to_owned());
+        }
         let (answer, word) = match model {
-            Some(model) => (self.model(errand, model, request).await, Some(model.describe())),
+            Some(model) if !later => (self.model(errand, model, request).await, Some(model.describe())),
+            Some(model) => (self.model(errand, model, request).await, word),
             None => (self.ask(errand, target, request).await, word),
         };
         answer.map(|answer| match word {

@@ -1,4 +1,4 @@
-//! The bell that wakes workers and those who wait for an end.
+//! The bell within a node: for those who should look at something of this node alone. What wakes workers of all nodes is a `Bus`.
 //!
 //! Invariant: it promises nothing. A ring may be lost, doubled or come from nowhere; who listens looks at the ledger then, and also without it, each
 //! poll.

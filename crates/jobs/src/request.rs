@@ -20,13 +20,23 @@ use crate::{Input, Kinds};
 #[serde(deny_unknown_fields, default)]
 pub struct RetryRequest {
     /// Attempts in all, 1 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
     /// The first pause, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub base_seconds: Option<f64>,
     /// By what each further pause is longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub factor: Option<u32>,
     /// The longest pause, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cap_seconds: Option<f64>,
+}
+
+impl RetryRequest {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where the end is told.
@@ -45,32 +55,43 @@ pub struct WebhookRequest {
 #[serde(deny_unknown_fields, default)]
 pub struct JobRequest {
     /// A name within the submission, by which others wait for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What kind of work.
     pub kind: String,
     /// `critical`, `default`, `sheddable` or `background`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
     /// Smaller goes first, -1000 to 1000.
     pub priority: i16,
     /// Not before this moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub run_at: Option<String>,
     /// Not before so many seconds have passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_seconds: Option<f64>,
     /// Worthless when it has not begun after so many seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_seconds: Option<f64>,
     /// How long one attempt may take, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<f64>,
     /// How long it is kept after its end, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_seconds: Option<f64>,
     /// How often it is tried.
+    #[serde(skip_serializing_if = "RetryRequest::is_usual")]
     pub retry: RetryRequest,
     /// Jobs that must end first: names within the submission, or ids.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
     /// What becomes of it when one of those ends badly.
     pub on_failure: OnFailure,
     /// Where its end is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookRequest>,
     /// Words by which it is found.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
 

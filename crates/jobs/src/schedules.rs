@@ -197,7 +197,7 @@ async fn fire(service: &JobService, row: ScheduleRow, seen: Timestamp, now: Time
         if due.missed > 0 {
             tracing::info!(schedule = name, missed = due.missed, "ticks of a schedule passed while nobody looked and are given up");
         }
-        service.bell().ring();
+        service.bus().ring();
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use plinth_bus::Bus;
 use plinth_net::outbound::Guard;
 use plinth_policy::jobs::{State, estimate_wait, poll_after};
 use plinth_queue::Jobs;
@@ -40,6 +41,8 @@ pub struct ServiceParts {
     pub limits: JobLimits,
     /// Which addresses webhooks may name.
     pub guard: Guard,
+    /// Wakes the workers of all nodes.
+    pub bus: Bus,
     /// What is counted.
     pub metrics: Arc<Catalogue>,
     /// Time and randomness.
@@ -53,7 +56,6 @@ pub struct JobService(Arc<Inner>);
 struct Inner {
     parts: ServiceParts,
     ids: JobIds,
-    bell: Bell,
     looks: Bell,
     followers: Followers,
     seen: Seen,
@@ -86,14 +88,7 @@ impl JobService {
     #[must_use]
     pub fn new(parts: ServiceParts) -> Self {
         let ids = JobIds::new(parts.world.clone());
-        Self(Arc::new(Inner {
-            parts,
-            ids,
-            bell: Bell::default(),
-            looks: Bell::default(),
-            followers: Followers::default(),
-            seen: Seen::default(),
-        }))
+        Self(Arc::new(Inner { parts, ids, looks: Bell::default(), followers: Followers::default(), seen: Seen::default() }))
     }
 
     /// The ledger.
@@ -122,8 +117,8 @@ impl JobService {
 
     /// Rings when there is work.
     #[must_use]
-    pub fn bell(&self) -> &Bell {
-        &self.0.bell
+    pub fn bus(&self) -> &Bus {
+        &self.0.parts.bus
     }
 
     /// Rings when somebody asked for the end of a job that may run here.
@@ -201,7 +196,7 @@ impl JobService {
                 for kind in kinds {
                     self.metrics().jobs_submitted.get([&kind]).inc();
                 }
-                self.0.bell.ring();
+                self.bus().ring();
                 Ok(Submitted { ids, replayed: false })
             }
             Stored::Replayed(stored) => {
@@ -363,7 +358,7 @@ impl JobService {
     /// [`Reason::StoreUnavailable`].
     pub async fn replay(&self, wish: ReplayWish) -> Result<u64> {
         let count = self.ledger().replay(wish).await.map_err(|error| self.failed(error))?;
-        self.0.bell.ring();
+        self.bus().ring();
         Ok(count)
     }
 
@@ -404,7 +399,7 @@ impl JobService {
             return Err(Error::new(Reason::MalformedRequest, "a rate is a number from 0.001 to 1000000 a second").field("rate_per_second"));
         }
         self.ledger().set_kind(settings).await.map_err(|error| self.failed(error))?;
-        self.0.bell.ring();
+        self.bus().ring();
         Ok(())
     }
 

@@ -52,7 +52,7 @@ async fn sweep(service: &JobService) {
             Ok(swept) => {
                 service.metrics().jobs_recovered.add(swept.recovered + swept.died);
                 if swept.recovered + swept.due > 0 {
-                    service.bell().ring();
+                    service.bus().ring();
                 }
                 if swept.recovered + swept.died > 0 {
                     tracing::warn!(again = swept.recovered, dead = swept.died, "jobs were taken back from workers that were not heard of");

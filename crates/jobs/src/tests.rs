@@ -142,6 +142,7 @@ impl Node {
             kinds: Kinds::new(kinds.into_iter().map(|(name, handler)| (name.to_owned(), handler))),
             limits,
             guard,
+            bus: plinth_bus::Bus::local(),
             metrics: Arc::new(Catalogue::new(BuildInfo { version: "0", commit: "test" })),
             world,
         };

@@ -86,6 +86,10 @@ impl Handler for WebhookKind {
         }
         let record = serde_json::to_string(&sent.attempt).unwrap_or_default();
         context.reporter.report(None, None, vec![("attempt".to_owned(), record)]).await?;
+        if !sent.diagnostic.is_empty() {
+            // What the tenant must not see.
+            tracing::info!(job = %context.id, attempt = context.attempt, cause = sent.diagnostic, "a webhook was not delivered");
+        }
         let error = sent.error().unwrap_or_else(|| Error::new(Reason::WebhookFailed, "the webhook's receiver failed"));
         match sent.outcome {
             Outcome::Delivered => Output::json(&sent.attempt),

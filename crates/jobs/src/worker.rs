@@ -156,7 +156,7 @@ impl Worker {
                     self.pause()
                 }
             };
-            let rung = tokio::time::timeout(wait, inner.service.bell().rung());
+            let rung = tokio::time::timeout(wait, inner.service.bus().rung());
             if inner.stopping.run_until_cancelled(rung).await.is_none() {
                 return;
             }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use plinth_api::Services;
 use plinth_api::jobs::infer_kind::{self, InferKind};
-use plinth_config::{Config, MetadataUrl};
+use plinth_bus::Bus;
+use plinth_config::{BusUrl, Config, MetadataUrl};
 use plinth_gateway::Overload;
 use plinth_jobs::http_kind::HttpKind;
 use plinth_jobs::webhook_kind::WebhookKind;
@@ -67,6 +68,10 @@ impl Jobs {
         let outbound =
             Outbound::new(outbound, guard.clone(), resolver, OutboundMetrics::default(), tasks).context("the machine's certificates")?;
 
+        let bus = match &config.bus.url {
+            BusUrl::Local => Bus::local(),
+            BusUrl::Nats(url) => Bus::nats(url.expose(), "plinth.jobs", tasks).context("bus.url")?,
+        };
         let infer = InferKind::new();
         let kinds: [(&str, Arc<dyn Handler>); 3] = [
             (infer_kind::KIND, infer.clone()),
@@ -79,6 +84,7 @@ impl Jobs {
             kinds: Kinds::new(kinds.map(|(name, handler)| (name.to_owned(), handler))),
             limits: options::job_limits(config),
             guard,
+            bus,
             metrics: catalogue.clone(),
             world: world.clone(),
         });

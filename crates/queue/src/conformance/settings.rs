@@ -48,7 +48,7 @@ pub(super) async fn a_tick_fires_once(b: &Bench<'_>) {
     assert!(!fire(1000, 2000).await && fire(2000, 3000).await);
     assert_eq!(b.claim(10).await.len(), 2);
     let moved = ScheduleRow { next_at: Some(at(3000)), last_at: Some(at(2000)), ..row.clone() };
-    assert_eq!(b.ledger.schedules(Some(&b.tenant)).await.unwrap(), [moved.clone()]);
+    assert_eq!(b.ledger.schedules(Some(&b.tenant)).await.unwrap(), std::slice::from_ref(&moved));
     assert_eq!(b.ledger.schedules(None).await.unwrap(), [moved]);
     assert!(b.ledger.schedules(Some(&tenant("other"))).await.unwrap().is_empty());
     assert!(!b.ledger.delete_schedule(&tenant("other"), "nightly").await.unwrap());

@@ -14,7 +14,7 @@ use std::fmt;
 use plinth_policy::jobs::State;
 
 use super::seen::{Change, Offer, Op, Seen};
-use crate::jobs::JobId;
+use crate::jobs::{JobId, KindSettings};
 use fairness::Fairness;
 
 /// A rule that did not hold.
@@ -73,6 +73,7 @@ pub struct Checker {
     effects: BTreeMap<(JobId, u8), u32>,
     flows: BTreeSet<(String, u8, String)>,
     fairness: Fairness,
+    kinds: BTreeMap<String, KindSettings>,
     states: [u32; State::ALL.len()],
 }
 
@@ -92,6 +93,7 @@ impl Checker {
             effects: BTreeMap::new(),
             flows: BTreeSet::new(),
             fairness: Fairness::default(),
+            kinds: BTreeMap::new(),
             states: [0; State::ALL.len()],
         }
     }
@@ -138,15 +140,41 @@ impl Checker {
                 Change::Gone(id) => self.gone(*id, wall)?,
                 Change::Flow { kind, class, tenant, there } => {
                     let flow = (kind.clone(), *class, tenant.clone());
-                    if *there { self.flows.insert(flow) } else { self.flows.remove(&flow) };
+                    if *there {
+                        self.flows.insert(flow)
+                    } else {
+                        self.flows.remove(&flow)
+                    };
                 }
                 Change::Result { id, .. } => self.result(op, *id)?,
             }
         }
         if let Some(before) = before {
             self.fairness.served(&before, self.bounds.unfair)?;
+            self.limits(changes)?;
         }
         if changes.is_empty() { Ok(()) } else { self.between(changes) }
+    }
+
+    /// What holds for a kind from here on.
+    pub fn settings(&mut self, settings: KindSettings) {
+        self.kinds.insert(settings.kind.clone(), settings);
+    }
+
+    /// After a claim: none of a paused kind began, and no more of a kind run than may.
+    fn limits(&self, changes: &[Change]) -> Verdict {
+        let begun = changes.iter().filter_map(|change| match change {
+            Change::Job(seen) if seen.state == State::Running => Some(&seen.kind),
+            _ => None,
+        });
+        for settings in begun.filter_map(|kind| self.kinds.get(kind)) {
+            let of_kind = |known: &&Known| known.seen.state == State::Running && known.seen.kind == settings.kind;
+            let running = self.jobs.values().filter(of_kind).count();
+            if settings.paused || settings.limits.concurrency.is_some_and(|most| running > most as usize) {
+                return broken(format!("a job of kind {} began, {running} run, and its settings are {settings:?}", settings.kind));
+            }
+        }
+        Ok(())
     }
 
     /// What holds between two transactions.

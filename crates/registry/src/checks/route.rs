@@ -112,7 +112,7 @@ fn degrade(problems: &mut Problems, steps: &[DegradeSpec], names_model: bool) {
         }
         p.must(step.parameters.len() <= MAX_PARAMETERS, "parameters", || format!("there are at most {MAX_PARAMETERS} parameters"));
         between(p, "stale_seconds", step.stale_seconds, 1, 7 * 86_400);
-        let something = step.model.is_some() || !step.parameters.is_empty() || step.stale_seconds.is_some();
-        p.must(something, "", || "it changes nothing: give a model, parameters or stale_seconds".into());
+        let something = step.model.is_some() || !step.parameters.is_empty() || step.stale_seconds.is_some() || step.asynchronous;
+        p.must(something, "", || "it changes nothing: give a model, parameters, stale_seconds or asynchronous".into());
     });
 }

@@ -528,6 +528,9 @@ pub struct DegradeSpec {
     /// A cached answer of at most so many seconds is given, where there is one.
     #[serde(default)]
     pub stale_seconds: Option<u32>,
+    /// The inference becomes a job, and its caller gets 202 with the place where the answer will be.
+    #[serde(default)]
+    pub asynchronous: bool,
 }
 
 /// What a request costs, in units of one's own choice.

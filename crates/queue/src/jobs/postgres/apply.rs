@@ -12,9 +12,9 @@ use sqlx::{PgConnection, Row as _};
 
 use super::super::{Finish, Finished, HeldState, JobId};
 use super::changes::{Changes, Row};
-use super::insert::{column, insert, put_payloads};
+use super::insert::{column, flows_of, insert, put_payloads};
 use super::ledger::Beat;
-use super::{flows, insert, rows};
+use super::{flows, rows};
 
 /// The columns of [`read`], in its order.
 macro_rules! locked_columns {
@@ -63,15 +63,14 @@ pub(super) fn read_all(found: &[PgRow]) -> Result<BTreeMap<JobId, Row>, Error> {
 }
 
 /// Locks jobs by their ids, waiting for whoever has them.
-pub(super) async fn lock(db: &mut PgConnection, ids: impl IntoIterator<Item = JobId>) -> Result<BTreeMap<JobId, Row>, Error> {
-    let ids: Vec<JobId> = ids.into_iter().collect();
+pub(super) async fn lock(db: &mut PgConnection, ids: &[JobId]) -> Result<BTreeMap<JobId, Row>, Error> {
     let sql = concat!("SELECT ", locked_columns!(), " FROM jobs j WHERE j.id = ANY($1) ORDER BY j.id FOR NO KEY UPDATE");
-    read_all(&sqlx::query(sql).bind(column(&ids, |id| id.as_bytes().as_slice())).fetch_all(db).await?)
+    read_all(&sqlx::query(sql).bind(column(ids, |id| id.as_bytes().as_slice())).fetch_all(db).await?)
 }
 
 /// Ends attempts, together. See [`super::super::Jobs::finish`].
 pub(super) async fn finish(db: &mut PgConnection, now: i64, finishes: &[Finish]) -> Result<Vec<Finished>, Error> {
-    let locked = lock(db, finishes.iter().map(|finish| finish.id)).await?;
+    let locked = lock(db, &column(finishes, |finish| finish.id)).await?;
     let mut changes = Changes::new(now, locked);
     let outcomes = finishes.iter().map(|finish| changes.finish(finish)).collect();
     write(db, changes).await?;
@@ -80,7 +79,8 @@ pub(super) async fn finish(db: &mut PgConnection, now: i64, finishes: &[Finish])
 
 /// Prolongs leases, together. See [`super::super::Jobs::heartbeat`].
 pub(super) async fn heartbeat(db: &mut PgConnection, now: i64, beats: &[Beat]) -> Result<Vec<Vec<HeldState>>, Error> {
-    let locked = lock(db, beats.iter().flat_map(|beat| beat.held.iter().map(|held| held.id))).await?;
+    let ids: Vec<JobId> = beats.iter().flat_map(|beat| &beat.held).map(|held| held.id).collect();
+    let locked = lock(db, &ids).await?;
     let mut changes = Changes::new(now, locked);
     let mut leases: BTreeMap<JobId, i64> = BTreeMap::new();
     let mut outcomes = Vec::with_capacity(beats.len());
@@ -128,7 +128,7 @@ pub(super) async fn write(db: &mut PgConnection, mut changes: Changes<'_>) -> Re
         sqlx::query("DELETE FROM dependencies WHERE on_job = ANY($1)").bind(ids).execute(&mut *db).await?;
     }
     insert(db, changes.now, &changes.new).await?;
-    let mut ready = insert::flows_of(&changes.new);
+    let mut ready = flows_of(&changes.new);
     ready.append(&mut changes.flows);
     // Last, because a flow that is new is waited for by all who submit to it.
     flows::enter(db, &ready).await

@@ -137,7 +137,11 @@ impl<'a> Changes<'a> {
     pub(super) fn heartbeat(&mut self, worker: &WorkerId, held: Held) -> HeldState {
         match self.held(held.id, held.epoch) {
             Some(row) if row.worker.as_ref() == Some(&worker.0) => {
-                if row.cancel { HeldState::CancelAsked } else { HeldState::Held }
+                if row.cancel {
+                    HeldState::CancelAsked
+                } else {
+                    HeldState::Held
+                }
             }
             _ => HeldState::Lost,
         }

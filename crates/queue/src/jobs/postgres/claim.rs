@@ -52,7 +52,8 @@ pub(super) async fn claim(db: &mut PgConnection, (now, due): (i64, bool), wish: 
             }
             taken.push(job);
         }
-        let counted: Vec<(&Flow, usize)> = turn.iter().zip(&counts).filter(|(_, count)| **count > 0).map(|(f, count)| (f, *count)).collect();
+        let counted: Vec<(&Flow, usize)> =
+            turn.iter().zip(&counts).filter(|(_, count)| **count > 0).map(|(f, count)| (f, *count)).collect();
         flows::count_taken(db, &counted).await?;
         empty.extend(turn.iter().zip(asked.iter().zip(&counts)).filter(|(_, (asked, got))| got < asked).map(|(flow, _)| flow.clone()));
     }
@@ -99,13 +100,7 @@ const TAKE: &str = concat!(
 );
 
 /// Takes jobs of flows; each with the place of its flow.
-async fn take(
-    db: &mut PgConnection,
-    now: i64,
-    wish: &ClaimWish,
-    turn: &[Flow],
-    asked: &[usize],
-) -> Result<Vec<(usize, Claimed)>, Error> {
+async fn take(db: &mut PgConnection, now: i64, wish: &ClaimWish, turn: &[Flow], asked: &[usize]) -> Result<Vec<(usize, Claimed)>, Error> {
     let found = sqlx::query(TAKE)
         .bind(turn.iter().map(|flow| flow.kind.as_str()).collect::<Vec<_>>())
         .bind(turn.iter().map(|flow| i16::from(flow.class)).collect::<Vec<_>>())

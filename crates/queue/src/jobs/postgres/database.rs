@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use plinth_runtime::{CrashPoint, World};
+use plinth_runtime::{CrashPoint, CrashPoints, World};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Postgres, Row};
@@ -89,6 +89,11 @@ impl Database {
         Ok(Self { pool: pool.connect_lazy_with(connect), world: world.clone(), timeout: options.operation_timeout })
     }
 
+    /// A connection. Boxed: the driver's future is larger than all of ours together.
+    async fn checkout(&self) -> Result<Transaction, sqlx::Error> {
+        Ok(Transaction { connection: Some(Box::pin(self.pool.acquire()).await?), now: 0, due: false })
+    }
+
     /// Begins a transaction.
     pub(super) async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         const BEGIN: &str = concat!(
@@ -96,10 +101,14 @@ impl Database {
             now_sql!(),
             " AS now OFFSET 0) AS clock"
         );
-        let mut transaction = Transaction { connection: Some(self.pool.acquire().await?), now: 0, due: false };
+        let mut transaction = self.checkout().await?;
         let row = transaction.db()?.fetch_one(sqlx::raw_sql(BEGIN)).await?;
         (transaction.now, transaction.due) = (row.try_get(0)?, row.try_get(1)?);
         Ok(transaction)
+    }
+
+    pub(super) const fn crash(&self) -> &CrashPoints {
+        &self.world.crash
     }
 
     /// Asks a question outside of a transaction.
@@ -109,7 +118,7 @@ impl Database {
         query: sqlx::query::Query<'_, Postgres, sqlx::postgres::PgArguments>,
     ) -> Result<Vec<PgRow>, QueueError> {
         let asked = async {
-            let mut transaction = Transaction { connection: Some(self.pool.acquire().await?), now: 0, due: false };
+            let mut transaction = self.checkout().await?;
             let rows = query.fetch_all(transaction.db()?).await?;
             drop(transaction.connection.take());
             Ok(rows)
@@ -118,18 +127,17 @@ impl Database {
     }
 
     /// An end for every wait.
-    pub(super) async fn within<T>(&self, operation: &'static str, work: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
+    pub(super) async fn within<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, QueueError> {
         within(self.timeout, operation, work).await
     }
 
     /// Closes all connections when they are given back.
     pub(super) async fn close(&self) {
         self.pool.close().await;
-    }
-
-    #[cfg(test)]
-    pub(super) const fn pool(&self) -> &PgPool {
-        &self.pool
     }
 
     /// Ends a transaction: commits what worked, undoes what did not.
@@ -231,11 +239,7 @@ impl From<Failed> for QueueError {
     }
 }
 
-async fn within<T>(
-    timeout: Duration,
-    operation: &'static str,
-    work: impl Future<Output = Result<T, QueueError>>,
-) -> Result<T, QueueError> {
+async fn within<T>(timeout: Duration, operation: &'static str, work: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
     tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(Failed::late(operation).error))
 }
 

@@ -26,12 +26,7 @@ pub(super) struct NewRow<'a> {
 }
 
 /// What becomes of a job, and the job that tells of its end when it has ended already. `state_of` knows the jobs that it may wait for.
-pub(super) fn place<'a>(
-    now: i64,
-    tenant: &TenantName,
-    job: Cow<'a, NewJob>,
-    state_of: impl Fn(JobId) -> Option<State>,
-) -> Vec<NewRow<'a>> {
+pub(super) fn place<'a>(now: i64, tenant: &TenantName, job: Cow<'a, NewJob>, state_of: impl Fn(JobId) -> Option<State>) -> Vec<NewRow<'a>> {
     // What has ended well need not be waited for; what has ended badly decides now.
     let (mut waits, mut failed) = (Vec::new(), false);
     for on in &job.waits_for {
@@ -57,7 +52,8 @@ pub(super) fn place<'a>(
     }
     let text = "a job that this one waits for had ended badly before".to_owned();
     let failure = Some(Failure { reason: Reason::DependencyFailed, text });
-    let tell = (job.webhook.is_some() && job.kind != WEBHOOK_KIND).then(|| tell(now, tenant, (job.id, 0), state, job.class, job.keep_millis));
+    let tell =
+        (job.webhook.is_some() && job.kind != WEBHOOK_KIND).then(|| tell(now, tenant, (job.id, 0), state, job.class, job.keep_millis));
     let ended = NewRow { job, tenant: tenant.clone(), state, waits: Vec::new(), run_at, failure };
     std::iter::once(ended).chain(tell).collect()
 }

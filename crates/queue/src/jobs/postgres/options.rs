@@ -74,11 +74,15 @@ impl PostgresOptions {
             return Err(bad("want postgres://user@host:5432/database"));
         }
         let connect = PgConnectOptions::from_url(&url).map_err(|_| bad("a parameter of the address is not understood"))?;
-        let mut connect = connect.port(url.port().unwrap_or(5432)).application_name("plinth-queue").disable_statement_logging();
+        let mut connect = connect.port(url.port().unwrap_or(5432)).disable_statement_logging();
+        let says = |parameter: &str| url.query_pairs().any(|(key, _)| key == parameter);
+        if !says("application_name") {
+            connect = connect.application_name("plinth-queue");
+        }
         if url.password().is_none() {
             connect = connect.password("");
         }
-        if !url.query_pairs().any(|(key, _)| key == "sslmode") {
+        if !says("sslmode") {
             connect = connect.ssl_mode(PgSslMode::Prefer);
         }
         let millis = |time: Duration| time.as_millis().clamp(1, 3_600_000).to_string();

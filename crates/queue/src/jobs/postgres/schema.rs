@@ -9,7 +9,7 @@
 use plinth_types::Digest;
 use sqlx::{PgConnection, Row};
 
-use super::database::damaged;
+use super::database::{damaged, now_sql};
 use crate::QueueError;
 
 /// All steps; step `n` makes version `n + 1`.
@@ -111,6 +111,12 @@ CREATE TABLE schedules (
     spec TEXT NOT NULL,
     next_at BIGINT,
     last_at BIGINT,
+    PRIMARY KEY (tenant, name)
+);
+CREATE TABLE secrets (
+    tenant TEXT COLLATE "C" NOT NULL,
+    name TEXT COLLATE "C" NOT NULL,
+    secret TEXT NOT NULL,
     PRIMARY KEY (tenant, name)
 );
 "#];

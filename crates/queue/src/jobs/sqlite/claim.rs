@@ -1,8 +1,10 @@
 //! Taking jobs: whose turn it is, how many of a kind may begin, and under which epoch.
 //!
 //! Start-time fair queueing, as in `policy::overload::Admission`, kept in rows: each flow (kind, class, tenant) has a `pass` that grows by one for
-//! each job taken from it, the smallest goes first, and one that begins anew starts where the smallest stands. The work of a claim
-//! grows with the jobs that it takes and the flows that it finds empty, not with the jobs that wait.
+//! each job taken from it, the smallest goes first. Each class has a virtual time (`turns`): where the flow stood that was served last. One that
+//! begins anew starts there, and one that stands behind it (its kind was paused, or nobody could do it) is served as if it stood there: time in
+//! which nothing was taken earns no credit. The work of a claim grows with the jobs that it takes and the flows that it finds empty, not with
+//! the jobs that wait.
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
@@ -13,12 +15,13 @@ use super::{Now, rows};
 
 /// Flows that are looked at in one claim.
 const FLOWS: u32 = 256;
-/// Jobs whose time has come that are let go on in one claim.
+/// Jobs whose time has come, or is over, that are let go on, or ended, in one claim.
 const DUE: u32 = 256;
 
 /// Takes jobs. See [`super::super::Jobs::claim`].
 pub(super) fn claim(db: &Connection, now: Now, wish: &ClaimWish) -> Result<Vec<Claimed>> {
     let_due(db, now, DUE)?;
+    super::sweep::expire(db, now, DUE)?;
     let mut room = Vec::with_capacity(wish.kinds.len());
     for KindWish { kind, most } in &wish.kinds {
         room.push(room_of(db, now, kind, (*most).min(wish.most))?);
@@ -56,6 +59,7 @@ struct Flow {
     kind: String,
     class: u8,
     tenant: String,
+    pass: f64,
 }
 
 /// Flows in turn, of kinds that have room.
@@ -65,10 +69,10 @@ fn flows(db: &Connection, wish: &ClaimWish, room: &[u32]) -> Result<Vec<Flow>> {
         return Ok(Vec::new());
     }
     let mut find = db.prepare_cached(
-        "SELECT kind, class, tenant FROM flows WHERE class <= ?1 AND kind IN (SELECT value FROM json_each(?2)) ORDER BY class, pass LIMIT ?3",
+        "SELECT kind, class, tenant, pass FROM flows WHERE class <= ?1 AND kind IN (SELECT value FROM json_each(?2)) ORDER BY class, pass LIMIT ?3",
     )?;
     let found = find.query_map(params![wish.lowest_class, super::json(&kinds), FLOWS], |row| {
-        Ok(Flow { kind: row.get(0)?, class: row.get(1)?, tenant: row.get(2)? })
+        Ok(Flow { kind: row.get(0)?, class: row.get(1)?, tenant: row.get(2)?, pass: row.get(3)? })
     })?;
     found.collect()
 }
@@ -82,12 +86,19 @@ fn ready_of(db: &Connection, flow: &Flow, most: usize) -> Result<Vec<JobId>> {
 }
 
 fn turn(db: &Connection, flow: &Flow, got: u32, empty: bool) -> Result<()> {
+    let mut start = flow.pass;
+    if got > 0 {
+        let mut turn = db.prepare_cached(
+            "INSERT INTO turns (class, pass) VALUES (?1, ?2) ON CONFLICT (class) DO UPDATE SET pass = max(pass, excluded.pass) RETURNING pass",
+        )?;
+        start = turn.query_row(params![flow.class, flow.pass], |row| row.get(0))?;
+    }
     if empty {
         let mut delete = db.prepare_cached("DELETE FROM flows WHERE kind = ?1 AND class = ?2 AND tenant = ?3")?;
         delete.execute(params![flow.kind, flow.class, flow.tenant])?;
     } else {
-        let mut put = db.prepare_cached("UPDATE flows SET pass = pass + ?4 WHERE kind = ?1 AND class = ?2 AND tenant = ?3")?;
-        put.execute(params![flow.kind, flow.class, flow.tenant, got])?;
+        let mut put = db.prepare_cached("UPDATE flows SET pass = ?4 WHERE kind = ?1 AND class = ?2 AND tenant = ?3")?;
+        put.execute(params![flow.kind, flow.class, flow.tenant, start + f64::from(got)])?;
     }
     Ok(())
 }

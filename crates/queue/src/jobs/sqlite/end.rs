@@ -106,8 +106,9 @@ fn note_attempt(db: &Connection, now: Now, id: JobId, epoch: u64, job: &Running,
     put_failure(db, id, failure)
 }
 
+/// Why it fails; what has ended keeps its reason.
 fn put_failure(db: &Connection, id: JobId, failure: &Failure) -> Result<()> {
-    let mut put = db.prepare_cached("UPDATE jobs SET reason = ?2, failure = ?3 WHERE id = ?1")?;
+    let mut put = db.prepare_cached("UPDATE jobs SET reason = ?2, failure = ?3 WHERE id = ?1 AND state < 4")?;
     put.execute(params![id.as_bytes(), failure.reason.slug(), failure.text]).map(|_| ())
 }
 
@@ -133,10 +134,11 @@ fn end(db: &Connection, now: Now, id: JobId, state: State) -> Result<()> {
     Ok(())
 }
 
-/// Those that waited for a job that has ended.
+/// Those that waited for a job that has ended, and wait still: one that ended meanwhile, or was replayed, is no concern of it.
 fn followers(db: &Connection, now: Now, on: JobId, state: State, ended: &mut Vec<(JobId, State)>) -> Result<()> {
     let mut find = db.prepare_cached(
-        "SELECT j.id, j.on_failure, j.waits, j.run_at, j.kind, j.class, j.tenant FROM dependencies d JOIN jobs j ON j.id = d.job WHERE d.on_job = ?1",
+        "SELECT j.id, j.on_failure, j.waits, j.run_at, j.kind, j.class, j.tenant FROM dependencies d JOIN jobs j ON j.id = d.job \
+         WHERE d.on_job = ?1 AND j.state = 0",
     )?;
     type Follower = (JobId, i64, u32, i64, String, u8, String);
     let waiting: Vec<Follower> = find
@@ -144,9 +146,6 @@ fn followers(db: &Connection, now: Now, on: JobId, state: State, ended: &mut Vec
             Ok((rows::id(row, 0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
         })?
         .collect::<Result<_>>()?;
-    if waiting.is_empty() {
-        return Ok(());
-    }
     db.prepare_cached("DELETE FROM dependencies WHERE on_job = ?1")?.execute([on.as_bytes()])?;
     for (job, on_failure, waits, run_at, kind, class, tenant) in waiting {
         let bad = state != State::Succeeded;

@@ -54,7 +54,7 @@ impl SqliteJobs {
             Ok::<_, QueueError>((writer, path, world))
         });
         let (writer, path, world) = opened.await.map_err(|error| QueueError::unavailable("open", error))??;
-        let last = writer.write("open", Points::default(), |db| last_lease(db)).await?;
+        let last = writer.write("open", Points::default(), last_lease).await?;
         let passed = i64::try_from(world.clock.monotonic().as_millis()).unwrap_or(i64::MAX);
         let clock = LedgerClock { origin: super::millis(world.clock.now()).max(last) - passed, world };
         let now = clock.now();
@@ -85,8 +85,20 @@ impl Jobs for SqliteJobs {
     }
 
     async fn claim(&self, wish: ClaimWish) -> Result<Vec<Claimed>, QueueError> {
-        let points = Points { before: Some(CrashPoint::JobBeforeClaim), after: Some(CrashPoint::JobAfterClaim) };
-        self.write("claim", points, move |db, now| claim::claim(db, now, &wish)).await
+        // A claim that finds nothing is no step of a job's life.
+        let crash = self.clock.world.crash.clone();
+        let claimed = self.write("claim", Points::default(), move |db, now| {
+            let claimed = claim::claim(db, now, &wish)?;
+            if !claimed.is_empty() {
+                crash.reach(CrashPoint::JobBeforeClaim);
+            }
+            Ok(claimed)
+        });
+        let claimed = claimed.await?;
+        if !claimed.is_empty() {
+            self.clock.world.crash.reach(CrashPoint::JobAfterClaim);
+        }
+        Ok(claimed)
     }
 
     async fn heartbeat(&self, worker: &WorkerId, held: Vec<Held>, lease_millis: u64) -> Result<Vec<HeldState>, QueueError> {
@@ -192,7 +204,7 @@ impl Jobs for SqliteJobs {
         jobs: Vec<NewJob>,
     ) -> Result<bool, QueueError> {
         let (tenant, name, seen, next) = (tenant.clone(), name.to_owned(), super::millis(seen), next.map(super::millis));
-        let points = Points { before: Some(CrashPoint::JobSubmitted), after: None };
+        let points = Points { before: None, after: Some(CrashPoint::JobSubmitted) };
         self.write("fire", points, move |db, now| control::fire(db, now, (&tenant, &name), seen, next, &jobs)).await
     }
 

@@ -3,7 +3,7 @@
 //! What changes often is apart from what is large: `jobs` is small rows that are rewritten, `payloads` and `results` are written once.
 //! Each partial index holds only the jobs that its question is about, so a million jobs that ended cost a claim nothing, and a
 //! million that wait cost it the depth of a tree. `flows` has a row for each kind, class and tenant that has (or lately had) ready jobs:
-//! whose turn it is.
+//! whose turn it is. `turns` has how far each class is: who begins to wait, or was kept waiting by a pause, goes on from there.
 
 use crate::sqlite::Migrations;
 
@@ -93,6 +93,7 @@ CREATE TABLE flows (
     PRIMARY KEY (kind, class, tenant)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX flows_in_turn ON flows (class, pass);
+CREATE TABLE turns (class INTEGER NOT NULL PRIMARY KEY, pass REAL NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE kinds (
     kind TEXT NOT NULL PRIMARY KEY,
     paused INTEGER NOT NULL,

@@ -125,11 +125,11 @@ pub(super) fn put_payload(db: &Connection, table: &'static str, id: JobId, paylo
     Ok(())
 }
 
-/// Makes sure that a flow has a turn. One that had none begins where the one whose turn is next stands: idle time earns no credit.
+/// Makes sure that a flow has a turn. One that had none begins where its class is: idle time earns no credit.
 pub(super) fn enter_flow(db: &Connection, kind: &str, class: u8, tenant: &str) -> Result<()> {
     let mut put = db.prepare_cached(
         "INSERT OR IGNORE INTO flows (kind, class, tenant, pass) \
-         VALUES (?1, ?2, ?3, coalesce((SELECT pass FROM flows WHERE class = ?2 ORDER BY pass LIMIT 1), 0))",
+         VALUES (?1, ?2, ?3, coalesce((SELECT pass FROM turns WHERE class = ?2), 0))",
     )?;
     put.execute(params![kind, class, tenant])?;
     Ok(())

@@ -50,7 +50,8 @@ fn give_back(db: &Connection, now: Now, held: &[(JobId, u64)], why: &str) -> Res
     Ok((held.len() as u64 - died, died))
 }
 
-fn expire(db: &Connection, now: Now, most: u32) -> Result<u64> {
+/// Ends what was worthless before it began; how many.
+pub(super) fn expire(db: &Connection, now: Now, most: u32) -> Result<u64> {
     let mut find = db.prepare_cached(
         "SELECT id FROM jobs WHERE expires_at IS NOT NULL AND state < 3 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
     )?;

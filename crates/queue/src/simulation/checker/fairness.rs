@@ -23,11 +23,8 @@ impl Fairness {
         if *ready <= 0 {
             self.ready.remove(&flow);
             // A break: what was before does not count.
-            self.ahead.retain(|(first, second), _| {
-                !((first.0, first.1) == (flow.0.clone(), flow.1) && (first.2 == flow.2 || *second == flow.2)) || {
-                    (first.0.as_str(), first.1) != (flow.0.as_str(), flow.1)
-                }
-            });
+            let (kind, class, tenant) = &flow;
+            self.ahead.retain(|(first, second), _| (&first.0, &first.1) != (kind, class) || (&first.2 != tenant && second != tenant));
         }
     }
 
@@ -43,8 +40,7 @@ impl Fairness {
 
     /// After a claim: who waited before it and waits still is compared with each other of the same kind and class.
     pub(super) fn served(&mut self, before: &BTreeMap<Flow, i64>, most: i64) -> Verdict {
-        let served: Vec<(&Flow, i64)> =
-            before.iter().filter_map(|(flow, was)| self.ready.get(flow).map(|is| (flow, was - is))).collect();
+        let served: Vec<(&Flow, i64)> = before.iter().filter_map(|(flow, was)| self.ready.get(flow).map(|is| (flow, was - is))).collect();
         if served.iter().all(|(_, count)| *count == 0) {
             return Ok(());
         }

@@ -67,7 +67,10 @@ impl Checker {
         if let Some(key) = &offer.key {
             let submission = *self.stored.entry(key.clone()).or_insert(offer.submission);
             if submission != offer.submission {
-                return broken(format!("key {} of {} was stored twice, by submissions {submission} and {}", key.1, key.0, offer.submission));
+                return broken(format!(
+                    "key {} of {} was stored twice, by submissions {submission} and {}",
+                    key.1, key.0, offer.submission
+                ));
             }
         }
         if let Some(tick) = &offer.tick
@@ -83,7 +86,9 @@ impl Checker {
         let Some(offer) = self.offers.get(&id) else { return Ok(()) };
         for on in &offer.waits_for {
             let well = match self.jobs.get(on) {
-                Some(known) => known.seen.state == State::Succeeded || (known.seen.state.ended() && offer.on_failure == OnFailure::Run),
+                // A dead letter that was replayed had let it go on when it died.
+                Some(known) if offer.on_failure == OnFailure::Run => known.seen.state.ended() || known.replayed,
+                Some(known) => known.seen.state == State::Succeeded,
                 None => self.forgotten.contains(on),
             };
             if !well {
