@@ -204,18 +204,114 @@ async fn the_end_of_a_job_is_told_to_a_webhook() {
 async fn binary_tensors_go_through_a_job() {
     let node = Node::start(NodeOptions::dev()).await;
     models::deploy(&node, "digits", &models::digits(2)).await;
-    let body = floats(&models::images()[0].0);
+    let mut body = floats(&models::images()[0].0);
+    body["inputs"][0]["name"] = json!("image");
+    body["inputs"][0]["shape"] = json!([1, 64]);
     let at_once: Value = node.post("/v2/models/digits/infer").json(&body).send().await.unwrap().json().await.unwrap();
     let mut asked = body.clone();
     asked["parameters"] = json!({ "binary_data_output": true });
     let answer = node.post("/v2/models/digits/infer").header("Prefer", "respond-async").json(&asked).send().await.unwrap();
     let submitted: Value = answer.json().await.unwrap();
     let id = submitted["id"].as_str().unwrap();
-    ended(&node, id).await;
+    let job = ended(&node, id).await;
     let answer = node.get(&format!("/api/v1/jobs/{id}/result")).send().await.unwrap();
+    assert!(answer.headers().contains_key("inference-header-content-length"), "{job} {:?}", answer.text().await);
     let length: usize = answer.headers()["inference-header-content-length"].to_str().unwrap().parse().unwrap();
     let bytes = answer.bytes().await.unwrap();
     let head: Value = serde_json::from_slice(&bytes[..length]).unwrap();
     assert_eq!(head["model_name"], at_once["model_name"]);
     assert!(bytes.len() > length, "tensors follow the JSON");
+}
+
+/// Two nodes on one PostgreSQL, woken by NATS where there is one: a node that dies loses nothing but time.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_takes_over_the_jobs_of_a_dead_one() {
+    let Some(database) = crate::remote::Database::create().await else { return };
+    // The first request is never answered, so that its node can be killed while it waits; the others are.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (first, mut begun) = tokio::sync::mpsc::channel::<String>(8);
+    #[allow(clippy::disallowed_methods, reason = "the test's runtime ends with the test")]
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let count = stream.read(&mut request).await.unwrap();
+            let text = String::from_utf8_lossy(&request[..count]).into_owned();
+            let answered = !kept.is_empty();
+            first.send(text).await.unwrap();
+            if answered {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ndone").await.unwrap();
+            }
+            kept.push(stream);
+        }
+    });
+    let options = |name: &str, workers: u32| {
+        let bus = if std::net::TcpStream::connect("127.0.0.1:4222").is_ok() { "\"nats://127.0.0.1:4222\"" } else { "\"local:\"" };
+        NodeOptions::dev()
+            .set("metadata.url", &format!("{:?}", database.url()))
+            .set("node.name", &format!("{name:?}"))
+            .set("jobs.workers", &workers.to_string())
+            .set("jobs.allow", "[\"127.0.0.0/8\"]")
+            .set("jobs.lease", "\"2s\"")
+            .set("jobs.heartbeat", "\"500ms\"")
+            .set("jobs.sweep", "\"500ms\"")
+            .set("bus.url", bus)
+    };
+    let door = Node::start(options("door", 0)).await;
+    let mut doomed = Node::start(options("doomed", 4)).await;
+    let job = json!({ "kind": "http", "http": { "url": format!("http://{address}/work") }, "input": { "q": 1 } });
+    let submitted = submit(&door, &job).await;
+    let id = submitted["id"].as_str().unwrap().to_owned();
+    let one = tokio::time::timeout(Duration::from_secs(10), begun.recv()).await.unwrap().unwrap();
+    assert!(show(&door, &id).await["worker"].as_str().unwrap().starts_with("doomed/"));
+    let other = Node::start(options("other", 4)).await;
+    doomed.kill();
+    let killed = Instant::now();
+    let two = tokio::time::timeout(Duration::from_secs(15), begun.recv()).await.unwrap().unwrap();
+    assert!(killed.elapsed() < Duration::from_secs(6), "a lease of 2 s and a sweep: {:?}", killed.elapsed());
+    let key = |request: &str| request.lines().find(|line| line.to_ascii_lowercase().starts_with("idempotency-key:")).unwrap().to_owned();
+    assert_eq!(key(&one), key(&two), "the endpoint can tell that it knows it");
+    let job = ended(&door, &id).await;
+    assert_eq!((job["state"].as_str(), job["attempt"].as_u64()), (Some("succeeded"), Some(2)), "{job}");
+    let text = door.get(&format!("/api/v1/jobs/{id}/result")).send().await.unwrap().text().await.unwrap();
+    assert_eq!(text, "done");
+    drop((door, doomed, other));
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_writes_are_counted_once() {
+    let mut node = Node::start(NodeOptions::dev()).await;
+    let put = node.request(reqwest::Method::PUT, "/api/v1/streams/likes").json(&json!({ "mode": "latest", "partitions": 4 }));
+    assert_eq!(put.send().await.unwrap().status(), 201);
+    let append = async |node: &Node, events: Value| -> Value {
+        let answer = node.post("/api/v1/streams/likes/events").json(&events).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        answer.json().await.unwrap()
+    };
+    let count = async |node: &Node| -> Value {
+        let stream: Value = node.get("/api/v1/streams/likes").send().await.unwrap().json().await.unwrap();
+        stream["count"].clone()
+    };
+    let like = |id: &str, user: &str, on: bool| json!({ "id": id, "key": format!("{user}/picture-7"), "data": on.then_some(true) });
+    let both = append(&node, json!({ "events": [like("1", "ann", true), like("2", "bob", true)] })).await;
+    assert_eq!((both["results"][0]["status"].as_str(), both["results"][1]["status"].as_str()), (Some("new"), Some("new")));
+    assert_eq!(append(&node, like("1", "ann", true)).await["results"][0]["status"], "already", "a click that is sent again is one click");
+    assert_eq!(append(&node, like("1", "ann", false)).await["results"][0]["status"], "differs");
+    assert_eq!(count(&node).await, 2);
+    append(&node, like("3", "ann", false)).await;
+    append(&node, like("4", "ann", false)).await;
+    assert_eq!(count(&node).await, 1, "taken back twice is taken back");
+    node.kill();
+    node.restart().await;
+    assert_eq!(count(&node).await, 1);
+    let latest = node.get("/api/v1/streams/likes/latest?key=bob/picture-7").send().await.unwrap();
+    assert_eq!(latest.json::<Value>().await.unwrap()["data"], true);
+    assert_eq!(node.get("/api/v1/streams/likes/latest?key=ann/picture-7").send().await.unwrap().status(), 404);
+    let own: Value = node.get("/api/v1/streams/likes/events?key=ann/picture-7").send().await.unwrap().json().await.unwrap();
+    assert_eq!(own.as_array().unwrap().len(), 3, "its history is kept: {own}");
+    let bad = node.post("/api/v1/streams/likes/events").json(&json!({ "id": "", "key": "k" })).send().await.unwrap();
+    assert_eq!(bad.status(), 400);
 }

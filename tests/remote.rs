@@ -13,7 +13,7 @@ use crate::support::models::{self, floats, infer};
 use crate::support::{Node, NodeOptions};
 
 /// A PostgreSQL database of its own, dropped at the end.
-struct Database {
+pub(crate) struct Database {
     name: String,
 }
 
@@ -21,7 +21,7 @@ const SERVER: &str = "postgres://postgres@127.0.0.1:5432";
 
 impl Database {
     /// `None` where no server answers and none is required.
-    async fn create() -> Option<Self> {
+    pub(crate) async fn create() -> Option<Self> {
         let admin = tokio::time::timeout(Duration::from_secs(5), PgConnection::connect(&format!("{SERVER}/postgres"))).await;
         let Ok(Ok(mut admin)) = admin else {
             #[allow(clippy::disallowed_methods, reason = "the test's own switch")]
@@ -36,7 +36,7 @@ impl Database {
         Some(Self { name })
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{SERVER}/{}", self.name)
     }
 
@@ -44,7 +44,7 @@ impl Database {
         PgConnection::connect(&self.url()).await.expect("a connection")
     }
 
-    async fn drop(self) {
+    pub(crate) async fn drop(self) {
         let mut admin = PgConnection::connect(&format!("{SERVER}/postgres")).await.expect("a connection");
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
         admin.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(drop))).await.expect("the database goes");

@@ -12,6 +12,7 @@ pub mod oip;
 mod problem;
 mod reply;
 mod services;
+pub mod streams;
 
 pub use call::{Call, Context, Routed};
 pub use dialect::Dialect;
@@ -29,11 +30,12 @@ pub fn routes(services: &Services) -> Vec<Route<Context>> {
     with_inventory(services, routes)
 }
 
-/// The routes for those who use models: inference and jobs.
+/// The routes for those who use models: inference, jobs, streams of events.
 #[must_use]
 pub fn public_routes(services: &Services) -> Vec<Route<Context>> {
     let mut routes = oip::routes(services);
     routes.extend(jobs::routes(services));
+    routes.extend(streams::routes(services));
     routes
 }
 

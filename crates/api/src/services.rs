@@ -1,7 +1,7 @@
 //! What handlers work with: the services, as `node` put them together.
 
 use std::ops::Deref;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -123,6 +123,10 @@ pub struct Parts {
     pub world: World,
     /// Work that outlives the request; `None` on a node that keeps none.
     pub jobs: Option<plinth_jobs::JobService>,
+    /// Small writes; empty until their store is open.
+    pub events: Arc<OnceLock<Arc<dyn plinth_events::Events>>>,
+    /// What is counted.
+    pub metrics: Arc<plinth_telemetry::Catalogue>,
     /// Values from the configuration.
     pub settings: Settings,
     /// When the node started (monotonic).

@@ -36,6 +36,7 @@
 //! Errors are `application/problem+json` (RFC 9457): [`Problem`]. The routes under `/api/v1` are in [`jobs`].
 
 pub mod jobs;
+pub mod streams;
 
 use std::collections::BTreeMap;
 

@@ -237,31 +237,6 @@ impl Setting for ObjectsUrl {
     }
 }
 
-macro_rules! only_this_release {
-    ($(#[$doc:meta])* $name:ident, $word:literal, $later:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub struct $name;
-
-        impl Setting for $name {
-            const FORM: &'static str = concat!("\"", $word, "\"");
-            const SECRET: bool = true;
-            fn from_text(text: &str) -> Result<Self, Refusal> {
-                if text == $word {
-                    return Ok(Self);
-                }
-                if text.starts_with($later) {
-                    return Err(Some(concat!("asks for '", $later, "', which this release does not have yet; write \"", $word, "\"").to_owned()));
-                }
-                Err(None)
-            }
-            fn show(&self) -> String {
-                quoted($word)
-            }
-        }
-    };
-}
-
 /// Where cached answers are.
 #[derive(Clone, PartialEq, Eq)]
 pub enum CacheUrl {

@@ -67,7 +67,7 @@ fn misspelt_keys_are_refused_with_the_nearest_name() {
 #[test]
 fn wrong_values_name_the_key_the_form_and_the_source_all_at_once() {
     let text = "[http]\nmax_connections = \"many\"\nheader_timeout = 10\nmax_body = 1.5\n[node]\nroles = [\"chef\", 3]\n[listen]\nhttp = \"0.0.0.0\"\n\
-                [metadata]\nurl = \"mysql://root:hunter2@h/d\"\n[bus]\nurl = \"nats://h\"\n";
+                [metadata]\nurl = \"mysql://root:hunter2@h/d\"\n[bus]\nurl = \"kafka://h\"\n";
     let found = problems(text, &[("PLINTH__ENGINE__THREADS", "-1")]);
     assert_eq!(
         found,
@@ -79,7 +79,7 @@ fn wrong_values_name_the_key_the_form_and_the_source_all_at_once() {
              the item \"chef\" is not one of \"gateway\", \"worker\", \"controller\"; found a list",
             "plinth.toml:8: 'listen.http' wants an IP address with a port, such as \"127.0.0.1:8000\" or \"[::1]:8000\"; found \"0.0.0.0\"",
             "plinth.toml:10: 'metadata.url' wants \"sqlite:\", \"sqlite:/path/to/file\" or \"postgres://user:password@host/database\"; found a text",
-            "plinth.toml:12: 'bus.url' wants \"local:\"; asks for 'nats://', which this release does not have yet; write \"local:\"; found a text",
+            "plinth.toml:12: 'bus.url' wants \"local:\" or \"nats://user:password@host:4222\"; found a text",
             "environment PLINTH__ENGINE__THREADS: 'engine.threads' wants a whole number from 0 to 65535; found \"-1\"",
         ]
     );

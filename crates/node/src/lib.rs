@@ -10,6 +10,7 @@ mod background;
 mod bootstrap;
 mod data_dir;
 mod edge;
+mod events;
 mod filters;
 mod hangup;
 mod issuers;

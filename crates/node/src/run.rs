@@ -31,7 +31,7 @@ use crate::issuers::Providers;
 use crate::jobs::Jobs;
 use crate::ledger::Ledger;
 use crate::probe::Stores;
-use crate::{bootstrap, options, wishes};
+use crate::{bootstrap, events, options, wishes};
 
 /// What the command line decides besides the configuration.
 pub struct NodeOptions {
@@ -165,6 +165,8 @@ impl Node {
         // The edge last: nobody is let in before there is something behind the door.
         let services = Services::new(Parts {
             jobs: Some(jobs.service.clone()),
+            events: events::open(config, data.path(), world, tasks).await.context("the store of events cannot be opened")?,
+            metrics: catalogue.clone(),
             registry,
             serving,
             snapshot: keeper,
@@ -292,11 +294,14 @@ impl Node {
             // All at once: they share the deadline.
             futures_util::future::join_all(servers.iter().map(|server| server.drain(drain))).await;
         });
-        let (worker, queue) = (self.worker, self.services.jobs.clone());
+        let (worker, queue, small) = (self.worker, self.services.jobs.clone(), self.services.events.clone());
         list.step("finish jobs", options::job_drain(config) + LAST_STEP * 2, async move {
             worker.stop().await;
             if let Some(jobs) = queue {
                 jobs.ledger().close().await;
+            }
+            if let Some(events) = small.get() {
+                events.close().await;
             }
         });
         let serving = self.serving;

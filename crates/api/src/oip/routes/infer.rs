@@ -19,7 +19,10 @@ pub async fn infer(services: Services, mut call: Call) -> Result<Response> {
     // Before the body: whoever asks for what is not there need not send it.
     let target = target(&services, &call)?;
     if crate::jobs::wants_async(call.request.headers()) {
-        return crate::jobs::respond_async(&services, call, target.model, target.version).await;
+        // It is a job that was asked for, so what is wrong is said as jobs say it.
+        let request_id = call.request_id.clone();
+        let later = crate::jobs::respond_async(&services, call, target.model, target.version).await;
+        return later.or_else(|error| Ok(crate::problem::render(&error, &request_id)));
     }
     let instance = target.ready(&services).await?;
     let coding = Coding::accepted(call.request.headers());
