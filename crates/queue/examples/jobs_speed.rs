@@ -1,5 +1,5 @@
-//! How fast is the ledger of jobs? Submissions in a second by 64 clients that each wait for the answer (committed and synced), jobs that are claimed
-//! and ended in a second in batches of 32, and the milliseconds of a claim beside 0, 10,000 and 200,000 jobs that wait.
+//! How fast is the ledger of jobs? Submissions in a second by 64 clients that each wait for the answer (committed and synced), jobs that
+//! are claimed and ended in a second in batches of 32, and the milliseconds of a claim beside 0, 10,000 and 200,000 jobs that wait.
 //!
 //! `cargo run --release -p plinth-queue --example jobs_speed -- sqlite <path of a new file>` or `-- postgres <address>`, where a schema
 //! `plinth_jobs_speed` is made and left behind: drop it before and after.

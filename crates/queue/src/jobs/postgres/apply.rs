@@ -1,8 +1,8 @@
 //! Locks jobs, follows their ends down the line, and writes what [`Changes`] decided.
 //!
-//! Invariant: rows are locked in the order of their ids, so that two transactions that end or submit around the same jobs seldom want each other's; where
-//! a line of dependencies goes against that order the server finds the deadlock and the transaction runs again. The statement that looks for
-//! followers comes after the lock on the job that ends, so it sees whoever was let in to wait for it.
+//! Invariant: rows are locked in the order of their ids, so that two transactions that end or submit around the same jobs seldom want
+//! each other's; where a line of dependencies goes against that order the server finds the deadlock and the transaction runs again. The
+//! statement that looks for followers comes after the lock on the job that ends, so it sees whoever was let in to wait for it.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,9 @@ use super::{flows, rows};
 /// The columns of [`read`], in its order.
 macro_rules! locked_columns {
     () => {
-        "j.id, j.tenant, j.kind, j.state, j.class, j.epoch, j.attempt, j.max_attempts, j.cancel, j.waits, j.on_failure, j.run_at, j.worker, \
-         j.started_at, j.keep, j.webhook IS NOT NULL, j.progress, j.reason, j.failure, j.result_size, j.expires_at, j.ended_at, j.keep_until"
+        "j.id, j.tenant, j.kind, j.state, j.class, j.epoch, j.attempt, j.max_attempts, j.cancel, j.waits, j.on_failure, \
+         j.run_at, j.worker, j.started_at, j.keep, j.webhook IS NOT NULL, j.progress, j.reason, j.failure, j.result_size, j.expires_at, \
+         j.ended_at, j.keep_until"
     };
 }
 pub(super) use locked_columns;
@@ -134,12 +135,14 @@ pub(super) async fn write(db: &mut PgConnection, mut changes: Changes<'_>) -> Re
     flows::enter(db, &ready).await
 }
 
-const PUT: &str = "UPDATE jobs j SET state = n.state, epoch = n.epoch, attempt = n.attempt, cancel = n.cancel, waits = n.waits, run_at = n.run_at, \
+const PUT: &str = "UPDATE jobs j SET state = n.state, epoch = n.epoch, attempt = n.attempt, cancel = n.cancel, \
+     waits = n.waits, run_at = n.run_at, \
      progress = n.progress, reason = n.reason, failure = n.failure, result_size = n.result_size, expires_at = n.expires_at, \
      ended_at = n.ended_at, keep_until = n.keep_until, worker = CASE WHEN n.state = 3 THEN j.worker END, \
      lease_until = CASE WHEN n.state = 3 THEN j.lease_until END \
      FROM unnest($1::bytea[], $2::int2[], $3::int8[], $4::int4[], $5::bool[], $6::int4[], $7::int8[], $8::int2[], $9::text[], $10::text[], \
-     $11::int8[], $12::int8[], $13::int8[], $14::int8[]) AS n (id, state, epoch, attempt, cancel, waits, run_at, progress, reason, failure, \
+     $11::int8[], $12::int8[], $13::int8[], $14::int8[]) AS n (id, state, epoch, attempt, cancel, waits, run_at, progress, \
+     reason, failure, \
      result_size, expires_at, ended_at, keep_until) WHERE j.id = n.id";
 
 async fn put_rows(db: &mut PgConnection, changes: &Changes<'_>) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 //! What a transaction makes of the jobs that it has locked: the rules of ends, without the database.
 //!
-//! Rows come in as they stand under their locks, decisions are made here, one by one and in order, and [`super::apply`] writes what came of them in
-//! a few statements. Invariants: a row is changed only while it is as the decision needs it (held under this epoch, not begun, not ended); each
-//! job that ends is told of once and those that wait for it are looked for once ([`Changes::followers_of`]).
+//! Rows come in as they stand under their locks, decisions are made here, one by one and in order, and [`super::apply`] writes what came
+//! of them in a few statements. Invariants: a row is changed only while it is as the decision needs it (held under this epoch, not begun,
+//! not ended); each job that ends is told of once and those that wait for it are looked for once ([`Changes::followers_of`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 

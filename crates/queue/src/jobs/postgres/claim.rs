@@ -1,8 +1,9 @@
 //! Taking jobs: whose turn it is, how many of a kind may begin, and under which epoch.
 //!
-//! Start-time fair queueing over the rows of `flows`, as in SQLite. Several nodes claim at once: each locks flows that are free and, within them,
-//! jobs that are free, so that none waits for another; a kind with limits is counted under the lock of its row. Locks are taken in the order due jobs,
-//! kinds, flows, jobs, and only kinds and the first flow are waited for, so claims cannot block each other for good.
+//! Start-time fair queueing over the rows of `flows`, as in SQLite. Several nodes claim at once: each locks flows that are free and,
+//! within them, jobs that are free, so that none waits for another; a kind with limits is counted under the lock of its row. Locks are
+//! taken in the order due jobs, kinds, flows, jobs, and only kinds and the first flow are waited for, so claims cannot block each other
+//! for good.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +14,19 @@ use sqlx::{PgConnection, Row};
 
 use super::super::{ClaimWish, Claimed, KindWish, rate};
 use super::database::now_sql;
-use super::flows::{self, Flow};
-use super::rows;
+use super::flows::{self, Flow, Turn};
+use super::{rows, sweep};
 
 /// Flows that one claim may find empty before it gives up.
 const EMPTY: usize = 256;
-/// Jobs whose time has come that are let go on in one claim.
+/// Jobs whose time has come, or is over, that are let go on, or ended, in one claim.
 const DUE: u32 = 256;
 
 /// Takes jobs. See [`super::super::Jobs::claim`].
 pub(super) async fn claim(db: &mut PgConnection, (now, due): (i64, bool), wish: &ClaimWish) -> Result<Vec<Claimed>, Error> {
     if due {
         let_due(db, now, DUE).await?;
+        sweep::sweep(db, now, sweep::Step::Expired, DUE).await?;
     }
     let mut room = room(db, now, wish).await?;
     let (mut taken, mut empty) = (Vec::new(), Vec::new());
@@ -41,7 +43,7 @@ pub(super) async fn claim(db: &mut PgConnection, (now, due): (i64, bool), wish: 
         if turn.is_empty() {
             break;
         }
-        let asked = share(&turn, left, &room);
+        let asked = share(turn.iter().map(|turn| &turn.flow), left, &room);
         let got = take(db, now, wish, &turn, &asked).await?;
         let mut counts = vec![0; turn.len()];
         for (at, job) in got {
@@ -52,10 +54,10 @@ pub(super) async fn claim(db: &mut PgConnection, (now, due): (i64, bool), wish: 
             }
             taken.push(job);
         }
-        let counted: Vec<(&Flow, usize)> =
+        let counted: Vec<(&Turn, usize)> =
             turn.iter().zip(&counts).filter(|(_, count)| **count > 0).map(|(f, count)| (f, *count)).collect();
         flows::count_taken(db, &counted).await?;
-        empty.extend(turn.iter().zip(asked.iter().zip(&counts)).filter(|(_, (asked, got))| got < asked).map(|(flow, _)| flow.clone()));
+        empty.extend(turn.iter().zip(asked.iter().zip(&counts)).filter(|(_, (asked, got))| got < asked).map(|(turn, _)| turn.flow.clone()));
     }
     flows::leave(db, &empty).await?;
     count_begun(db, now, &room).await?;
@@ -70,11 +72,11 @@ struct Room {
 }
 
 /// How many to ask of each flow: equal parts, no more of a kind than it has room for.
-fn share(turn: &[Flow], left: usize, room: &BTreeMap<String, Room>) -> Vec<usize> {
+fn share<'a>(turn: impl ExactSizeIterator<Item = &'a Flow>, left: usize, room: &BTreeMap<String, Room>) -> Vec<usize> {
     let part = left.div_ceil(turn.len().max(1)).max(1);
     let mut left = left;
     let mut of_kind: BTreeMap<&str, usize> = room.iter().map(|(kind, room)| (kind.as_str(), room.left as usize)).collect();
-    let ask = |flow: &Flow| {
+    let ask = |flow: &'a Flow| {
         let kind = of_kind.get_mut(flow.kind.as_str());
         let most = kind.as_ref().map_or(0, |kind| part.min(left).min(**kind));
         if let Some(kind) = kind {
@@ -83,7 +85,7 @@ fn share(turn: &[Flow], left: usize, room: &BTreeMap<String, Room>) -> Vec<usize
         left -= most;
         most
     };
-    turn.iter().map(ask).collect()
+    turn.map(ask).collect()
 }
 
 const TAKE: &str = concat!(
@@ -94,17 +96,18 @@ const TAKE: &str = concat!(
      taken AS (UPDATE jobs SET state = 3, epoch = epoch + 1, attempt = attempt + 1, worker = $5, started_at = $7, lease_until = ",
     now_sql!(),
     " + $6 FROM picked WHERE jobs.id = picked.id RETURNING picked.at, jobs.*) \
-     SELECT t.at, t.id, t.tenant, t.kind, t.epoch, t.attempt, t.max_attempts, t.retry_base, t.retry_factor, t.retry_cap, t.timeout, t.class, \
+     SELECT t.at, t.id, t.tenant, t.kind, t.epoch, t.attempt, t.max_attempts, t.retry_base, t.retry_factor, t.retry_cap, \
+     t.timeout, t.class, \
      t.actor, t.created_at, t.checkpoint, p.meta, p.bytes, p.digest, p.size FROM taken t JOIN payloads p ON p.id = t.id \
      ORDER BY t.at, t.priority, t.id"
 );
 
 /// Takes jobs of flows; each with the place of its flow.
-async fn take(db: &mut PgConnection, now: i64, wish: &ClaimWish, turn: &[Flow], asked: &[usize]) -> Result<Vec<(usize, Claimed)>, Error> {
+async fn take(db: &mut PgConnection, now: i64, wish: &ClaimWish, turn: &[Turn], asked: &[usize]) -> Result<Vec<(usize, Claimed)>, Error> {
     let found = sqlx::query(TAKE)
-        .bind(turn.iter().map(|flow| flow.kind.as_str()).collect::<Vec<_>>())
-        .bind(turn.iter().map(|flow| i16::from(flow.class)).collect::<Vec<_>>())
-        .bind(turn.iter().map(|flow| flow.tenant.as_str()).collect::<Vec<_>>())
+        .bind(turn.iter().map(|turn| turn.flow.kind.as_str()).collect::<Vec<_>>())
+        .bind(turn.iter().map(|turn| i16::from(turn.flow.class)).collect::<Vec<_>>())
+        .bind(turn.iter().map(|turn| turn.flow.tenant.as_str()).collect::<Vec<_>>())
         .bind(asked.iter().map(|most| rows::signed(*most as u64)).collect::<Vec<_>>())
         .bind(&wish.worker.0)
         .bind(rows::signed(wish.lease_millis).min(i64::MAX / 4))
@@ -206,10 +209,10 @@ mod tests {
         let flow = |kind: &str, tenant: &str| Flow { kind: kind.into(), class: 1, tenant: tenant.into() };
         let turn = [flow("a", "x"), flow("a", "y"), flow("b", "x")];
         let room = |a, b| [("a", a), ("b", b)].map(|(kind, left)| (kind.to_owned(), Room { left, begun: 0, rate: None })).into();
-        assert_eq!(share(&turn, 6, &room(9, 9)), [2, 2, 2]);
-        assert_eq!(share(&turn, 7, &room(9, 9)), [3, 3, 1]);
-        assert_eq!(share(&turn, 2, &room(9, 9)), [1, 1, 0]);
-        assert_eq!(share(&turn, 9, &room(4, 1)), [3, 1, 1]);
-        assert_eq!(share(&turn, 9, &room(0, 1)), [0, 0, 1]);
+        assert_eq!(share(turn.iter(), 6, &room(9, 9)), [2, 2, 2]);
+        assert_eq!(share(turn.iter(), 7, &room(9, 9)), [3, 3, 1]);
+        assert_eq!(share(turn.iter(), 2, &room(9, 9)), [1, 1, 0]);
+        assert_eq!(share(turn.iter(), 9, &room(4, 1)), [3, 1, 1]);
+        assert_eq!(share(turn.iter(), 9, &room(0, 1)), [0, 0, 1]);
     }
 }

@@ -1,9 +1,9 @@
 //! Connections and transactions: how one begins with the database's time, ends with its commit, and what an error in it means.
 //!
-//! Invariants: a connection goes back to its pool only after a clean end; after an error that is not the server's own answer, a time-out or a
-//! cancelled call it is closed, and the server undoes what was open. A transaction that the server ended because of a deadlock or a conflict (40P01,
-//! 40001) had no effect, so it runs again, at most [`TRIES`] times in all; nothing else does: after any other failure around a commit
-//! nobody knows what happened, and only the caller can ask.
+//! Invariants: a connection goes back to its pool only after a clean end; after an error that is not the server's own answer, a time-out
+//! or a cancelled call it is closed, and the server undoes what was open. A transaction that the server ended because of a deadlock or a
+//! conflict (40P01, 40001) had no effect, so it runs again, at most [`TRIES`] times in all; nothing else does: after any other failure
+//! around a commit nobody knows what happened, and only the caller can ask.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub(super) struct Transaction {
     connection: Option<PoolConnection<Postgres>>,
     /// The database's time at its beginning.
     pub(super) now: i64,
-    /// Whether a job's time has come.
+    /// Whether a job's time has come or is over.
     pub(super) due: bool,
 }
 
@@ -97,7 +97,8 @@ impl Database {
     /// Begins a transaction.
     pub(super) async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         const BEGIN: &str = concat!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT now, EXISTS (SELECT 1 FROM jobs WHERE state = 1 AND run_at <= now) FROM (SELECT ",
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT now, EXISTS (SELECT 1 FROM jobs WHERE state = 1 AND run_at <= now) \
+             OR EXISTS (SELECT 1 FROM jobs WHERE expires_at IS NOT NULL AND state < 3 AND expires_at <= now) FROM (SELECT ",
             now_sql!(),
             " AS now OFFSET 0) AS clock"
         );
@@ -264,7 +265,8 @@ pub(super) fn failed(operation: &'static str) -> impl Fn(sqlx::Error) -> QueueEr
     }
 }
 
-/// As [`failed`], and whether the fault was in what the server was given: data that it does not take (class 22) or that breaks a constraint (23).
+/// As [`failed`], and whether the fault was in what the server was given: data that it does not take (class 22) or that breaks a
+/// constraint (23).
 pub(super) fn explained(operation: &'static str) -> impl Fn(sqlx::Error) -> Failed {
     move |error| {
         let refused = code(&error).is_some_and(|code| code.starts_with("22") || code.starts_with("23"));

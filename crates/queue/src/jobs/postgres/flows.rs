@@ -1,9 +1,14 @@
 //! Flows: a row for each kind, class and tenant that has (or lately had) ready jobs. Whose turn it is.
 //!
-//! Invariant: no ready job is ever committed without its flow. Who makes a job ready holds the flow's row (`FOR KEY SHARE`, or it is his own
-//! uncommitted insert) until his commit. Who deletes an empty flow first locks it `FOR UPDATE`, which nobody else's key share allows, and looks for
-//! ready jobs in a second statement: its snapshot is younger than the lock, so it shows the jobs of everyone who held the flow before.
-//! Who comes later waits for the deletion, finds nothing and inserts again.
+//! Invariant: no ready job is ever committed without its flow. Who makes a job ready holds the flow's row (`FOR KEY SHARE`, or it is his
+//! own uncommitted insert) until his commit. Who deletes an empty flow first locks it `FOR UPDATE`, which nobody else's key share allows,
+//! and looks for ready jobs in a second statement: its snapshot is younger than the lock, so it shows the jobs of everyone who held the
+//! flow before. Who comes later waits for the deletion, finds nothing and inserts again.
+//!
+//! The rule of turns is that of SQLite: each flow has a `pass` that grows by one for each job taken from it, the smallest goes first, and
+//! each class has a virtual time (`turns`), where the flow stood that was served last; a flow that begins anew or was left behind goes on
+//! from there. Here the virtual time is only moved on by who finds its row free, so that claims of one class do not queue for it: it may
+//! be some jobs late, and is never early.
 
 use std::collections::BTreeSet;
 
@@ -43,9 +48,9 @@ fn read(row: &PgRow) -> Result<Flow, Error> {
 
 const HOLD: &str = "SELECT f.kind, f.class, f.tenant FROM unnest($1::text[], $2::int2[], $3::text[]) AS w (kind, class, tenant) \
      JOIN flows f ON f.kind = w.kind AND f.class = w.class AND f.tenant = w.tenant FOR KEY SHARE OF f";
-/// One that had none begins where the one whose turn is next stands: idle time earns no credit.
+/// One that had none begins where its class is: idle time earns no credit.
 const INSERT: &str = "INSERT INTO flows (kind, class, tenant, pass) \
-     SELECT w.kind, w.class, w.tenant, coalesce((SELECT pass FROM flows f WHERE f.class = w.class ORDER BY pass LIMIT 1), 0) \
+     SELECT w.kind, w.class, w.tenant, coalesce((SELECT pass FROM turns t WHERE t.class = w.class), 0) \
      FROM unnest($1::text[], $2::int2[], $3::text[]) AS w (kind, class, tenant) ON CONFLICT DO NOTHING RETURNING kind, class, tenant";
 
 /// Makes sure that these flows are there, and stay until the commit.
@@ -86,7 +91,8 @@ macro_rules! unseen {
 macro_rules! in_turn {
     ($lock:literal) => {
         concat!(
-            "SELECT f.kind, f.class, f.tenant FROM flows f WHERE f.kind = ANY($4) AND ",
+            "SELECT f.kind, f.class, f.tenant, f.pass, coalesce((SELECT t.pass FROM turns t WHERE t.class = f.class), 0) FROM flows f \
+             WHERE f.kind = ANY($4) AND ",
             unseen!("f"),
             " AND f.class = (SELECT g.class FROM flows g WHERE g.class <= $5 AND g.kind = ANY($4) AND ",
             unseen!("g"),
@@ -98,15 +104,16 @@ macro_rules! in_turn {
 
 /// Locks flows of these kinds in turn: of the first class that has any, of no class above `lowest`, none that was `seen`.
 ///
-/// What another node has locked is left to it. When that is all there is, a transaction that holds no flow yet (`patient`) waits for the first one: who
-/// went away empty-handed from a line with a single flow would come back only with its next poll, and who took a lower class would serve it first.
+/// What another node has locked is left to it. When that is all there is, a transaction that holds no flow yet (`patient`) waits for the
+/// first one: who went away empty-handed from a line with a single flow would come back only with its next poll, and who took a lower
+/// class would serve it first.
 pub(super) async fn in_turn(
     db: &mut PgConnection,
     (kinds, lowest): (&[&str], u8),
     most: usize,
     seen: &[Flow],
     patient: bool,
-) -> Result<Vec<Flow>, Error> {
+) -> Result<Vec<Turn>, Error> {
     const FREE: &str = in_turn!("FOR NO KEY UPDATE OF f SKIP LOCKED");
     const FIRST: &str = in_turn!("FOR NO KEY UPDATE OF f");
     let most = rows::signed(most as u64);
@@ -115,22 +122,42 @@ pub(super) async fn in_turn(
         let query = sqlx::query(sql).bind(seen_kinds).bind(seen_classes).bind(seen_tenants);
         let found = query.bind(kinds).bind(i16::from(lowest)).bind(most).fetch_all(&mut *db).await?;
         if !found.is_empty() {
-            return found.iter().map(read).collect();
+            return found.iter().map(|row| Ok(Turn { flow: read(row)?, pass: row.try_get(3)?, class_at: row.try_get(4)? })).collect();
         }
     }
     Ok(Vec::new())
 }
 
-/// Counts what was taken from flows that this transaction has locked.
-pub(super) async fn count_taken(db: &mut PgConnection, taken: &[(&Flow, usize)]) -> Result<(), Error> {
-    if taken.is_empty() {
-        return Ok(());
-    }
-    let Columns(kinds, classes, tenants) = Columns::of(taken.iter().map(|(flow, _)| *flow));
-    let counts: Vec<f64> = taken.iter().map(|(_, count)| *count as f64).collect();
-    let sql = "UPDATE flows f SET pass = f.pass + w.taken FROM unnest($1::text[], $2::int2[], $3::text[], $4::float8[]) \
-         AS w (kind, class, tenant, taken) WHERE f.kind = w.kind AND f.class = w.class AND f.tenant = w.tenant";
-    sqlx::query(sql).bind(kinds).bind(classes).bind(tenants).bind(counts).execute(db).await.map(|_| ())
+/// A flow that a claim has locked.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Turn {
+    pub(super) flow: Flow,
+    pass: f64,
+    /// The virtual time of its class.
+    class_at: f64,
+}
+
+/// Where flows of one class stand after so many jobs were taken from each, and the virtual time of the class then.
+fn moved(turns: &[(&Turn, usize)]) -> (Vec<f64>, f64) {
+    let mut at = turns.first().map_or(0.0, |(turn, _)| turn.class_at);
+    let pass = |(turn, taken): &(&Turn, usize)| {
+        at = at.max(turn.pass);
+        at + *taken as f64
+    };
+    (turns.iter().map(pass).collect(), at)
+}
+
+/// Counts what was taken from flows of one class that this transaction has locked.
+pub(super) async fn count_taken(db: &mut PgConnection, taken: &[(&Turn, usize)]) -> Result<(), Error> {
+    let Some((first, _)) = taken.first() else { return Ok(()) };
+    let (passes, at) = moved(taken);
+    let Columns(kinds, classes, tenants) = Columns::of(taken.iter().map(|(turn, _)| &turn.flow));
+    let sql = "WITH free AS MATERIALIZED (SELECT class FROM turns WHERE class = $5 AND pass < $6 FOR NO KEY UPDATE SKIP LOCKED), \
+         moved AS (UPDATE turns t SET pass = $6 FROM free WHERE t.class = free.class) \
+         UPDATE flows f SET pass = w.pass FROM unnest($1::text[], $2::int2[], $3::text[], $4::float8[]) AS w (kind, class, tenant, pass) \
+         WHERE f.kind = w.kind AND f.class = w.class AND f.tenant = w.tenant";
+    let query = sqlx::query(sql).bind(kinds).bind(classes).bind(tenants).bind(passes).bind(i16::from(first.flow.class)).bind(at);
+    query.execute(db).await.map(|_| ())
 }
 
 /// Deletes those of these flows that are empty and in nobody's hands.
@@ -152,4 +179,17 @@ pub(super) async fn leave(db: &mut PgConnection, empty: &[Flow]) -> Result<(), E
          WHERE f.kind = w.kind AND f.class = w.class AND f.tenant = w.tenant AND NOT EXISTS \
          (SELECT 1 FROM jobs j WHERE j.state = 2 AND j.kind = w.kind AND j.class = w.class AND j.tenant = w.tenant)";
     sqlx::query(delete).bind(kinds).bind(classes).bind(tenants).execute(db).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_left_behind_earns_no_credit() {
+        let turn = |pass| Turn { flow: Flow { kind: "k".into(), class: 1, tenant: "t".into() }, pass, class_at: 10.0 };
+        let (behind, there, ahead) = (turn(3.0), turn(10.0), turn(12.0));
+        assert_eq!(moved(&[(&behind, 2), (&there, 2), (&ahead, 1)]), (vec![12.0, 12.0, 13.0], 12.0));
+        assert_eq!(moved(&[]), (Vec::new(), 0.0));
+    }
 }

@@ -71,7 +71,8 @@ pub(super) fn flows_of<'a>(new: impl IntoIterator<Item = &'a NewRow<'a>>) -> BTr
 }
 
 const INSERT_JOBS: &str = "INSERT INTO jobs (id, tenant, kind, state, class, priority, max_attempts, retry_base, retry_factor, retry_cap, \
-     timeout, keep, waits, on_failure, created_at, run_at, expires_at, parent, actor, labels, webhook, ended_at, keep_until, reason, failure) \
+     timeout, keep, waits, on_failure, created_at, run_at, expires_at, parent, actor, labels, webhook, ended_at, keep_until, \
+     reason, failure) \
      SELECT n.id, n.tenant, n.kind, n.state, n.class, n.priority, n.max_attempts, n.retry_base, n.retry_factor, n.retry_cap, \
      n.timeout, n.keep, n.waits, n.on_failure, $22, n.run_at, n.expires_at, n.parent, n.actor, n.labels, n.webhook, \
      CASE WHEN n.state > 3 THEN $22 END, CASE WHEN n.state > 3 THEN n.keep_until END, n.reason, n.failure \

@@ -1,9 +1,9 @@
 //! Gathers what many callers ask at once into groups, each of which is one transaction.
 //!
-//! Natural batching: nobody waits for a group to fill; while the transactions of a few groups are under way the next one gathers. Invariants: a caller
-//! is told after the commit that holds its work, and not before; what waits is bounded by count and bytes, and who comes then waits to be let
-//! in; an error of a group is told to all of it, except that a group whose data the server refused, which had no effect, is run again one by one, so
-//! that the fault is told only to whom it belongs to.
+//! Natural batching: nobody waits for a group to fill; while the transactions of a few groups are under way the next one gathers.
+//! Invariants: a caller is told after the commit that holds its work, and not before; what waits is bounded by count and bytes, and who
+//! comes then waits to be let in; an error of a group is told to all of it, except that a group whose data the server refused, which had
+//! no effect, is run again one by one, so that the fault is told only to whom it belongs to.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

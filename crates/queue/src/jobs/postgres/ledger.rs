@@ -249,7 +249,7 @@ impl Jobs for PostgresJobs {
         next: Option<Timestamp>,
         jobs: Vec<NewJob>,
     ) -> Result<bool, QueueError> {
-        let points = Points { before: Some(CrashPoint::JobSubmitted), after: None };
+        let points = Points { before: None, after: Some(CrashPoint::JobSubmitted) };
         let tick = control::Tick { tenant, name, seen, next };
         Ok(transaction!(&self.database, "fire", points, |db, begun| control::fire(db, begun.0, &tick, &jobs))?)
     }

@@ -40,7 +40,8 @@ impl fmt::Debug for PostgresAddress {
 pub struct PostgresOptions {
     /// Where the database is.
     pub url: PostgresAddress,
-    /// The schema that holds the tables, made when it is not there; the server's default when `None`. 1 to 63 of `a-z 0-9 _`, no digit first.
+    /// The schema that holds the tables, made when it is not there; the server's default when `None`. 1 to 63 of `a-z 0-9 _`, no digit
+    /// first.
     pub schema: Option<String>,
     /// How long connecting may take.
     pub connect_timeout: Duration,
@@ -92,8 +93,8 @@ impl PostgresOptions {
             ("lock_timeout", millis(self.operation_timeout / 2)),
             ("idle_in_transaction_session_timeout", millis(self.operation_timeout)),
         ]);
-        // What the planner knows of a queue's tables is always of some minutes ago: empty then, a million rows now. Each statement has an index that
-        // fits it, and walking that is right for one row and for a million; nothing else may be chosen.
+        // What the planner knows of a queue's tables is always of some minutes ago: empty then, a million rows now. Each statement has an
+        // index that fits it, and walking that is right for one row and for a million; nothing else may be chosen.
         connect = connect.options([
             ("enable_seqscan", "off"),
             ("enable_bitmapscan", "off"),

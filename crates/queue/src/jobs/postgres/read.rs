@@ -71,7 +71,8 @@ pub(super) async fn list(db: &Database, query: &ListJobs) -> Result<Vec<Job>, Qu
 }
 
 pub(super) async fn attempts(db: &Database, tenant: &TenantName, id: JobId) -> Result<Vec<Attempt>, QueueError> {
-    let sql = "SELECT a.attempt, a.epoch, a.worker, a.started_at, a.ended_at, a.reason, a.failure FROM attempts a JOIN jobs j ON j.id = a.id \
+    let sql = "SELECT a.attempt, a.epoch, a.worker, a.started_at, a.ended_at, a.reason, a.failure FROM attempts a \
+         JOIN jobs j ON j.id = a.id \
          WHERE a.id = $1 AND j.tenant = $2 ORDER BY a.epoch LIMIT 1000";
     let found = db.ask("attempts", sqlx::query(sql).bind(id.as_bytes().as_slice()).bind(tenant.as_str())).await?;
     let attempt = |row: &PgRow| {
@@ -87,8 +88,8 @@ pub(super) async fn attempts(db: &Database, tenant: &TenantName, id: JobId) -> R
     found.iter().map(attempt).collect::<Result<_, Error>>().map_err(failed("attempts"))
 }
 
-/// How many ready jobs of the kind are to begin before this one: those of higher classes, and in its own class as many of each other tenant as
-/// of its own, at most what they have.
+/// How many ready jobs of the kind are to begin before this one: those of higher classes, and in its own class as many of each other
+/// tenant as of its own, at most what they have.
 pub(super) async fn position(db: &Database, tenant: &TenantName, id: JobId, most: u64) -> Result<Option<u64>, QueueError> {
     let sql = "WITH me AS MATERIALIZED (SELECT kind, class, priority FROM jobs WHERE id = $1 AND tenant = $2 AND state = 2), \
          own AS MATERIALIZED (SELECT count(*) AS jobs FROM me, LATERAL (SELECT 1 FROM jobs j WHERE j.state = 2 AND j.kind = me.kind \

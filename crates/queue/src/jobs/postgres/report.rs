@@ -42,7 +42,8 @@ pub(super) async fn report(db: &mut PgConnection, now: i64, report: &Report) -> 
 }
 
 pub(super) async fn events(db: &Database, tenant: &TenantName, id: JobId, after: u64, limit: u32) -> Result<Vec<JobEvent>, QueueError> {
-    let sql = "SELECT e.seq, e.at, e.name, e.data FROM job_events e JOIN jobs j ON j.id = e.id WHERE e.id = $1 AND j.tenant = $2 AND e.seq > $3 \
+    let sql = "SELECT e.seq, e.at, e.name, e.data FROM job_events e JOIN jobs j ON j.id = e.id WHERE e.id = $1 \
+         AND j.tenant = $2 AND e.seq > $3 \
          ORDER BY e.seq LIMIT $4";
     let query = sqlx::query(sql).bind(id.as_bytes().as_slice()).bind(tenant.as_str()).bind(signed(after)).bind(i64::from(limit));
     let found = db.ask("events", query).await?;

@@ -1,10 +1,12 @@
 //! The tables of the ledger of jobs, in PostgreSQL, and how a database is brought to them.
 //!
-//! As in SQLite: small rows that are rewritten apart from large ones that are written once, and an index for each question that holds only the
-//! jobs that it is about. `lease_until` is in no index, so a heartbeat rewrites a row and nothing else; what runs is few.
+//! As in SQLite: small rows that are rewritten apart from large ones that are written once, and an index for each question that holds
+//! only the jobs that it is about. `turns` has how far each class is, for classes 0 to 3. `lease_until` is in no index, so a heartbeat
+//! rewrites a row and nothing else; what runs is few.
 //!
 //! Invariants: steps run in order, each once, whoever else starts at the same time (one advisory lock, one transaction with the note that
-//! it happened); a database of a newer release, or one whose steps differ from ours, is not touched. A step that was released is never edited.
+//! it happened); a database of a newer release, or one whose steps differ from ours, is not touched. A step that was released is never
+//! edited.
 
 use plinth_types::Digest;
 use sqlx::{PgConnection, Row};
@@ -98,6 +100,8 @@ CREATE TABLE flows (
     PRIMARY KEY (kind, class, tenant)
 ) WITH (fillfactor = 50);
 CREATE INDEX flows_in_turn ON flows (class, pass);
+CREATE TABLE turns (class SMALLINT NOT NULL PRIMARY KEY, pass DOUBLE PRECISION NOT NULL) WITH (fillfactor = 50);
+INSERT INTO turns SELECT class, 0 FROM generate_series(0, 3) AS class;
 CREATE TABLE kinds (
     kind TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     paused BOOLEAN NOT NULL,

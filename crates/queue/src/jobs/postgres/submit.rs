@@ -1,9 +1,9 @@
 //! Storing submissions, many in one transaction: keys, what they wait for, and a place in line.
 //!
-//! Invariants: a submission is stored whole with its key or not at all, and what is wrong with one costs no other in its group. The jobs that a
-//! submission waits for are locked (`FOR SHARE`) before they are looked at and until the commit: one that is about to end either has ended before,
-//! and is then seen as ended, or ends after and sees who waits for it. A key is taken by inserting it: two nodes with the same key meet in its
-//! unique index, the later one waits for the earlier one's commit and reads what that stored.
+//! Invariants: a submission is stored whole with its key or not at all, and what is wrong with one costs no other in its group. The jobs
+//! that a submission waits for are locked (`FOR SHARE`) before they are looked at and until the commit: one that is about to end either
+//! has ended before, and is then seen as ended, or ends after and sees who waits for it. A key is taken by inserting it: two nodes with
+//! the same key meet in its unique index, the later one waits for the earlier one's commit and reads what that stored.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

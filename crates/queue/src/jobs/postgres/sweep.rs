@@ -80,7 +80,8 @@ async fn give_back(db: &mut PgConnection, now: i64, found: &[sqlx::postgres::PgR
 }
 
 async fn forget(db: &mut PgConnection, now: i64, most: u32) -> Result<u64, Error> {
-    let sql = "WITH old AS MATERIALIZED (SELECT id FROM jobs WHERE keep_until IS NOT NULL AND keep_until <= $1 ORDER BY keep_until LIMIT $2 \
+    let sql = "WITH old AS MATERIALIZED (SELECT id FROM jobs WHERE keep_until IS NOT NULL AND keep_until <= $1 \
+         ORDER BY keep_until LIMIT $2 \
          FOR UPDATE SKIP LOCKED) DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING jobs.id";
     let found = sqlx::query(sql).bind(now).bind(i64::from(most)).fetch_all(&mut *db).await?;
     if !found.is_empty() {

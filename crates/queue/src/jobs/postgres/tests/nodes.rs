@@ -21,11 +21,13 @@ async fn nodes(schema: &str, count: usize) -> Vec<PostgresJobs> {
 const NEVER: [(&str, &str); 7] = [
     (
         "ready jobs without a place in line",
-        "jobs j WHERE j.state = 2 AND NOT EXISTS (SELECT 1 FROM flows f WHERE f.kind = j.kind AND f.class = j.class AND f.tenant = j.tenant)",
+        "jobs j WHERE j.state = 2 AND NOT EXISTS (SELECT 1 FROM flows f WHERE f.kind = j.kind AND f.class = j.class AND \
+            f.tenant = j.tenant)",
     ),
     (
         "blocked jobs that wait for nothing",
-        "jobs j WHERE j.state = 0 AND NOT EXISTS (SELECT 1 FROM dependencies d JOIN jobs o ON o.id = d.on_job WHERE d.job = j.id AND o.state < 4)",
+        "jobs j WHERE j.state = 0 AND NOT EXISTS (SELECT 1 FROM dependencies d JOIN jobs o ON o.id = d.on_job WHERE d.job = \
+            j.id AND o.state < 4)",
     ),
     (
         "blocked jobs that count other jobs than they wait for",
