@@ -81,6 +81,14 @@ pub enum Command {
     Filter(commands::filter::Args),
     /// Ask a model
     Infer(commands::infer::Args),
+    /// Hand in work that outlives the request; show, wait for, end and replay it
+    Job(commands::job::Args),
+    /// Pause and limit kinds of jobs
+    Kind(commands::kind::Args),
+    /// Hand jobs in by the clock
+    Schedule(commands::schedule::Args),
+    /// Rotate the secrets that sign webhooks
+    Webhook(commands::webhook::Args),
     /// Make signing keys; create, list and delete API keys
     Key(commands::key::Args),
     /// Keep an API key for a node, so that it need not be given each time

@@ -13,14 +13,18 @@ pub mod gc;
 pub mod get;
 pub mod history;
 pub mod infer;
+pub mod job;
 pub mod key;
+pub mod kind;
 pub mod login;
 pub mod logout;
 pub mod model;
 pub mod rollback;
 pub mod runner;
+pub mod schedule;
 pub mod status;
 pub mod up;
+pub mod webhook;
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -35,6 +39,10 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Model(args) => model::run(args.command, context),
         Command::Filter(args) => filter::run(args.command, context),
         Command::Infer(args) => infer::run(&args, context),
+        Command::Job(args) => job::run(args.command, context),
+        Command::Kind(args) => kind::run(args.command, context),
+        Command::Schedule(args) => schedule::run(args.command, context),
+        Command::Webhook(args) => webhook::run(&args.command, context),
         Command::Key(args) => key::run(args.command, context),
         Command::Login(args) => login::run(&args, context),
         Command::Logout(args) => logout::run(&args, context),

@@ -5,7 +5,8 @@
 //! [`Plan`] and [`Client::push`] turn a directory into a version.
 //!
 //! Invariants: every call ends, because each wait has a deadline; every answer is read up to a limit; a request that
-//! changes something is sent at most once, except the upload of a blob, which is the same whenever it is repeated.
+//! changes something is sent at most once, except the upload of a blob and the submission of jobs under a key, which are the
+//! same whenever they are repeated.
 //! What to print, and where keys come from, is left to the command line.
 #![warn(missing_docs)]
 
@@ -14,6 +15,7 @@ mod blobs;
 mod client;
 pub mod error;
 mod filters;
+pub mod jobs;
 mod models;
 pub mod oip;
 pub mod plan;

@@ -35,6 +35,7 @@
 //!
 //! Errors are `application/problem+json` (RFC 9457): [`Problem`]. The routes under `/api/v1` are in [`jobs`].
 
+pub mod files;
 pub mod jobs;
 pub mod streams;
 

@@ -107,6 +107,12 @@ impl Principal {
         self.models.as_ref().is_none_or(|models| models.contains(model))
     }
 
+    /// Whether it may use all models, those included that are yet to come.
+    #[must_use]
+    pub const fn may_use_all(&self) -> bool {
+        self.models.is_none()
+    }
+
     /// Refuses a model that is not among those of the key. The same whether or not the model exists.
     ///
     /// # Errors

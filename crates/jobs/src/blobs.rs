@@ -3,7 +3,10 @@
 //! Invariant: an object is stored before the ledger names it. What was stored for a ledger that was then not written is an orphan: it is found by its
 //! age and by no row naming it, and removed ([`Blobs::collect`]). The objects are in a place of their own, which the registry does not sweep.
 
+mod spool;
+
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,13 +57,14 @@ pub struct Blobs {
     objects: Arc<dyn Objects>,
     inline: usize,
     crash: CrashPoints,
+    spool: Option<PathBuf>,
 }
 
 impl Blobs {
     /// Small ones up to `inline` bytes stay in the ledger.
     #[must_use]
     pub fn new(objects: Arc<dyn Objects>, inline: ByteSize, crash: CrashPoints) -> Self {
-        Self { objects, inline: usize::try_from(inline.0).unwrap_or(usize::MAX), crash }
+        Self { objects, inline: usize::try_from(inline.0).unwrap_or(usize::MAX), crash, spool: None }
     }
 
     /// Makes bytes ready for the ledger.

@@ -58,6 +58,16 @@ impl HttpKind {
 #[async_trait]
 impl Handler for HttpKind {
     async fn run(&self, input: Input, context: &JobContext) -> Result<Output, JobError> {
+        tokio::select! {
+            output = self.call(input, context) => output,
+            // The connection is closed with it.
+            () = context.cancelled.cancelled() => Err(JobError::Cancelled),
+        }
+    }
+}
+
+impl HttpKind {
+    async fn call(&self, input: Input, context: &JobContext) -> Result<Output, JobError> {
         let (method, address) = Self::target(&input.meta, &self.guard)?;
         let mut request = Request::new(OutBody::full(input.bytes));
         *request.method_mut() = method;

@@ -22,6 +22,7 @@ mod service;
 mod sweeper;
 #[cfg(test)]
 mod tests;
+mod waiting;
 pub mod webhook_kind;
 pub mod webhooks;
 mod worker;

@@ -22,6 +22,7 @@ use crate::estimate::Seen;
 use crate::follow::Followers;
 use crate::limits::{JobLimits, MAX_KEY};
 use crate::request::{JobRequest, Judge, Submit};
+use crate::waiting::{Judged, Waiting};
 use crate::{Bell, Blobs, Input, Kinds, Meta, from_queue};
 
 /// How far a position in line is looked for.
@@ -59,6 +60,7 @@ struct Inner {
     looks: Bell,
     followers: Followers,
     seen: Seen,
+    waiting: Waiting,
 }
 
 /// What a submission did.
@@ -88,7 +90,14 @@ impl JobService {
     #[must_use]
     pub fn new(parts: ServiceParts) -> Self {
         let ids = JobIds::new(parts.world.clone());
-        Self(Arc::new(Inner { parts, ids, looks: Bell::default(), followers: Followers::default(), seen: Seen::default() }))
+        Self(Arc::new(Inner {
+            parts,
+            ids,
+            looks: Bell::default(),
+            followers: Followers::default(),
+            seen: Seen::default(),
+            waiting: Waiting::default(),
+        }))
     }
 
     /// The ledger.
@@ -174,6 +183,7 @@ impl JobService {
         let count = asked.len();
         let ledger = &self.0.parts.ledger;
         let checked = self.judge(actor).all(asked)?;
+        self.must_have_room(tenant, count as u64).await?;
         let mut ids = vec![None; count];
         let mut jobs = Vec::with_capacity(count);
         for (at, Submit { mut job, input }) in checked {
@@ -213,6 +223,23 @@ impl JobService {
         }
     }
 
+    /// Refuses a tenant that has as many jobs waiting as it may.
+    async fn must_have_room(&self, tenant: &TenantName, jobs: u64) -> Result<()> {
+        let most = self.limits().max_waiting;
+        if self.0.waiting.judge(tenant, jobs, most) == Judged::Enter {
+            return Ok(());
+        }
+        let counts = self.counts(Some(tenant)).await?;
+        let waits = |state: State| matches!(state, State::Blocked | State::Scheduled | State::Ready);
+        let waiting = counts.iter().filter(|count| waits(count.state)).map(|count| count.jobs).sum();
+        if self.0.waiting.counted(tenant, waiting, jobs, most) {
+            return Ok(());
+        }
+        let text =
+            format!("{waiting} jobs of your tenant are waiting, and {most} may; wait until some have ended, or submit them as one batch");
+        Err(Error::new(Reason::JobsLimited, text).retry_after(Duration::from_secs(30)))
+    }
+
     /// A job.
     ///
     /// # Errors
@@ -237,7 +264,9 @@ impl JobService {
         };
         let now = self.world().clock.monotonic();
         let running = self.metrics().jobs_running.get([&job.kind]).value().unsigned_abs();
-        let wait = position.and_then(|ahead| estimate_wait(&self.seen().backlog(&job.kind, ahead, running, now)));
+        let held = position.is_some()
+            && self.ledger().kinds().await.is_ok_and(|kinds| kinds.iter().any(|kind| kind.paused && kind.kind == job.kind));
+        let wait = position.filter(|_| !held).and_then(|ahead| estimate_wait(&self.seen().backlog(&job.kind, ahead, running, now)));
         let until_due = job.run_at.since(self.world().clock.now());
         let expected = match job.state {
             State::Scheduled => Some(until_due),

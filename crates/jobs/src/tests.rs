@@ -135,7 +135,7 @@ impl Node {
         let world = World::real();
         let objects = ObjectsOptions::new(ObjectsUrl::File(directory.join("blobs")));
         let objects = objects::open(&objects, &world).await.unwrap();
-        let limits = JobLimits { max_result: ByteSize::mib(1), ..JobLimits::default() };
+        let limits = JobLimits { max_result: ByteSize::mib(1), max_waiting: 50, ..JobLimits::default() };
         let parts = ServiceParts {
             ledger,
             blobs: Blobs::new(objects, limits.inline, world.crash.clone()),

@@ -3,6 +3,7 @@
 //! The ledger makes such a job in the transaction that ends the other one; here it is sent. Invariant: each attempt is recorded as an event of the job, without
 //! secret and body; the delivery has the job's id at each attempt, so that a receiver knows it again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,11 +64,11 @@ fn body(job: &Job, state: &str) -> serde_json::Value {
             "id": job.id,
             "kind": job.kind,
             "state": state,
-            "labels": job.labels,
+            "labels": job.labels.split(' ').filter_map(|label| label.split_once('=')).collect::<BTreeMap<_, _>>(),
             "attempt": job.attempt,
             "created_at": job.created_at,
             "ended_at": job.ended_at,
-            "error": job.failure,
+            "error": job.failure.as_ref().map(|failure| json!({ "reason": failure.reason, "detail": failure.text })),
             "result": (state == "succeeded").then(|| format!("/api/v1/jobs/{}/result", job.id)),
         },
     })

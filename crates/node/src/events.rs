@@ -57,7 +57,7 @@ pub async fn open(config: &Config, data: &Path, world: &World, tasks: &TaskGroup
     }
     let (kept, world, stop) = (store.clone(), world.clone(), tasks.cancelled().clone());
     tasks.spawn("events", OnEnd::Ignore, async move {
-        stop.run_until_cancelled(keep(&kept, &place, &world)).await;
+        stop.run_until_cancelled(Box::pin(keep(&kept, &place, &world))).await;
     });
     Ok(store)
 }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use plinth_api::Services;
+use plinth_api::bulk::{self, BulkKind};
+use plinth_api::files;
 use plinth_api::jobs::infer_kind::{self, InferKind};
 use plinth_bus::Bus;
 use plinth_config::{BusUrl, Config, MetadataUrl};
@@ -33,6 +35,7 @@ use crate::options;
 pub struct Jobs {
     pub service: JobService,
     infer: Arc<InferKind>,
+    bulk: Arc<BulkKind>,
 }
 
 impl Jobs {
@@ -48,7 +51,7 @@ impl Jobs {
         let ledger: Arc<dyn plinth_queue::Jobs> = LateJobs::open(place, world, tasks).await?;
         let stored =
             objects::open(&options::job_objects(config, data)?, world).await.context("the object store of jobs cannot be opened")?;
-        let blobs = Blobs::new(stored, config.jobs.inline, world.crash.clone());
+        let blobs = Blobs::new(stored, config.jobs.inline, world.crash.clone()).spool_in(data.join("job-spool"));
 
         let guard = Guard::new(options::job_networks(config)?);
         let resolver = Resolver::new(ResolverOptions::default(), SystemLookup);
@@ -72,9 +75,11 @@ impl Jobs {
             BusUrl::Local => Bus::local(),
             BusUrl::Nats(url) => Bus::nats(url.expose(), "plinth.jobs", tasks).context("bus.url")?,
         };
-        let infer = InferKind::new();
-        let kinds: [(&str, Arc<dyn Handler>); 3] = [
+        let (infer, bulk) = (InferKind::new(), BulkKind::new());
+        let kinds: [(&str, Arc<dyn Handler>); 5] = [
             (infer_kind::KIND, infer.clone()),
+            (bulk::KIND, bulk.clone()),
+            (files::KIND, files::kind()),
             ("http", Arc::new(HttpKind::new(outbound, guard.clone(), config.jobs.max_result))),
             (WEBHOOK_KIND, Arc::new(WebhookKind::new(ledger.clone(), sender, guard.clone(), world.clone()))),
         ];
@@ -88,12 +93,13 @@ impl Jobs {
             metrics: catalogue.clone(),
             world: world.clone(),
         });
-        Ok(Self { service, infer })
+        Ok(Self { service, infer, bulk })
     }
 
     /// Begins to work. What is under load lets background jobs wait, then all that is not urgent.
     pub fn start(self, services: &Services, overload: Arc<Overload>, config: &Config, tasks: &TaskGroup) -> Worker {
         self.infer.attach(services);
+        self.bulk.attach(services);
         let lowest_class = Arc::new(move || match overload.level() {
             Level::Normal => 3,
             Level::L1 => 2,

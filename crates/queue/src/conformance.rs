@@ -48,6 +48,7 @@ where
         ending::what_is_over_is_forgotten,
         ending::a_node_that_starts_again_gives_back_what_it_held,
         lines::tenants_take_turns,
+        lines::one_at_a_time_is_no_way_to_the_front,
         lines::classes_and_priorities,
         lines::positions_and_counts,
         lines::lists_have_pages_and_filters,

@@ -6,6 +6,8 @@
 
 mod file;
 mod readers;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use file::{Migrations, open_connection};

@@ -218,3 +218,25 @@ async fn an_idle_worker_begins_at_once() {
     assert!(waits[10] < Duration::from_millis(50), "{waits:?}");
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_tenant_has_no_more_waiting_than_it_may() {
+    let (_directory, node, _) = scripted().await;
+    let later = JobRequest { delay_seconds: Some(60.0), ..quick() };
+    let submit =
+        || node.service.submit(&node.tenant, "ann", None, vec![(later.clone(), Input { meta: Meta::of(META_TYPE), bytes: "echo".into() })]);
+    let mut stored = 0;
+    let refused = loop {
+        match submit().await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored <= 60);
+    };
+    assert_eq!((refused.reason(), refused.retry_delay().is_some()), (Reason::JobsLimited, true));
+    assert!((50..=55).contains(&stored), "{stored}");
+    let other: TenantName = "other".parse().unwrap();
+    let input = Input { meta: Meta::of(META_TYPE), bytes: "echo".into() };
+    node.service.submit(&other, "bob", None, vec![(quick(), input)]).await.unwrap();
+    node.stop().await;
+}

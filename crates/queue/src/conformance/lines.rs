@@ -37,6 +37,34 @@ pub(super) async fn tenants_take_turns(b: &Bench<'_>) {
     assert_eq!(left, 60 + 4 + 20 - 16 - 12);
 }
 
+/// Who sends one job at a time, each after the last was taken, gets its share and no more.
+pub(super) async fn one_at_a_time_is_no_way_to_the_front(b: &Bench<'_>) {
+    b.submit_for("queue", 40).await;
+    let mut served = [0, 0];
+    for _ in 0..30 {
+        b.submit_for("drip", 1).await;
+        let claimed = b.claim_one().await;
+        served[usize::from(claimed.tenant.as_str() == "drip")] += 1;
+    }
+    assert!(served.iter().all(|count| (12..=18).contains(count)), "{served:?}");
+    // The same when the job comes back each time, as one does that finds no room.
+    while let [job, rest @ ..] = &*b.claim(50).await {
+        assert!(rest.len() < 50 && job.attempt == 1);
+    }
+    b.submit_for("queue", 40).await;
+    b.submit_for("drip", 1).await;
+    let mut served = [0, 0];
+    for _ in 0..30 {
+        let claimed = b.claim_one().await;
+        let drip = claimed.tenant.as_str() == "drip";
+        served[usize::from(drip)] += 1;
+        if drip {
+            assert_eq!(b.end(&claimed, End::Released { after_millis: 0 }).await, Finished::Done);
+        }
+    }
+    assert!(served.iter().all(|count| (12..=18).contains(count)), "{served:?}");
+}
+
 pub(super) async fn classes_and_priorities(b: &Bench<'_>) {
     let mut want = Vec::new();
     for (class, priority) in [(3, 0), (1, 5), (1, -5), (0, 9), (1, 5), (2, 0)] {

@@ -150,7 +150,11 @@ impl Checker {
             }
         }
         if let Some(before) = before {
-            self.fairness.served(&before, self.bounds.unfair)?;
+            let begun = changes.iter().filter_map(|change| match change {
+                Change::Job(seen) if seen.state == State::Running => Some((seen.kind.clone(), seen.class, seen.tenant.clone())),
+                _ => None,
+            });
+            self.fairness.served(&before, begun, self.bounds.unfair)?;
             self.limits(changes)?;
         }
         if changes.is_empty() { Ok(()) } else { self.between(changes) }

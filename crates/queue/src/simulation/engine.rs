@@ -266,16 +266,14 @@ impl<'a> Run<'a> {
                     node.paused_until = node.paused_until.max(self.now + millis);
                 }
             }
-            Chaos::Down(millis) => self.down_until = self.now + millis,
+            Chaos::Down(millis) => self.down_until = self.down_until.max(self.now + millis),
             Chaos::Wall(millis) => self.wall = millis,
         }
     }
 
     fn calms(&mut self) {
         self.note(|_| "all faults end".into());
-        if self.down_until > self.now {
-            self.disturbed = self.disturbed.max(self.now);
-        }
+        self.disturbed = self.disturbed.max(self.down_until.min(self.now));
         (self.calm, self.wall, self.down_until) = (true, 0, 0);
     }
 

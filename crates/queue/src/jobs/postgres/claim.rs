@@ -29,7 +29,7 @@ pub(super) async fn claim(db: &mut PgConnection, (now, due): (i64, bool), wish: 
         sweep::sweep(db, now, sweep::Step::Expired, DUE).await?;
     }
     let mut room = room(db, now, wish).await?;
-    let (mut taken, mut empty) = (Vec::new(), Vec::new());
+    let (mut taken, mut empty, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     // Each round takes an equal part of what is wanted from each flow in turn; a further one shares what the last one left.
     let mut first = true;
     while taken.len() < wish.most as usize && empty.len() < EMPTY {
@@ -54,12 +54,14 @@ pub(super) async fn claim(db: &mut PgConnection, (now, due): (i64, bool), wish: 
             }
             taken.push(job);
         }
-        let counted: Vec<(&Turn, usize)> =
-            turn.iter().zip(&counts).filter(|(_, count)| **count > 0).map(|(f, count)| (f, *count)).collect();
+        let looked_at = || turn.iter().zip(asked.iter().zip(&counts)).filter(|(_, (asked, _))| **asked > 0);
+        let counted: Vec<(&Turn, usize)> = looked_at().map(|(turn, (_, count))| (turn, *count)).collect();
         flows::count_taken(db, &counted).await?;
+        // One that was emptied now keeps its place until it is found empty when its turn comes again.
+        gone.extend(looked_at().filter(|(_, (_, got))| **got == 0).map(|(turn, _)| turn.flow.clone()));
         empty.extend(turn.iter().zip(asked.iter().zip(&counts)).filter(|(_, (asked, got))| got < asked).map(|(turn, _)| turn.flow.clone()));
     }
-    flows::leave(db, &empty).await?;
+    flows::leave(db, &gone).await?;
     count_begun(db, now, &room).await?;
     Ok(taken)
 }

@@ -6,8 +6,8 @@
 //! flow before. Who comes later waits for the deletion, finds nothing and inserts again.
 //!
 //! The rule of turns is that of SQLite: each flow has a `pass` that grows by one for each job taken from it, the smallest goes first, and
-//! each class has a virtual time (`turns`), where the flow stood that was served last; a flow that begins anew or was left behind goes on
-//! from there. Here the virtual time is only moved on by who finds its row free, so that claims of one class do not queue for it: it may
+//! each class has a virtual time (`turns`), where the flow stood that was looked at last; a flow that begins anew or was left behind goes on
+//! from there, and one that was emptied keeps its place until it is found empty when its turn comes again. Here the virtual time is only moved on by who finds its row free, so that claims of one class do not queue for it: it may
 //! be some jobs late, and is never early.
 
 use std::collections::BTreeSet;

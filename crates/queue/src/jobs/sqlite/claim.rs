@@ -1,7 +1,7 @@
 //! Taking jobs: whose turn it is, how many of a kind may begin, and under which epoch.
 //!
 //! Start-time fair queueing, as in `policy::overload::Admission`, kept in rows: each flow (kind, class, tenant) has a `pass` that grows by one for
-//! each job taken from it, the smallest goes first. Each class has a virtual time (`turns`): where the flow stood that was served last. One that
+//! each job taken from it, the smallest goes first. Each class has a virtual time (`turns`): where the flow stood that was looked at last. One that
 //! begins anew starts there, and one that stands behind it (its kind was paused, or nobody could do it) is served as if it stood there: time in
 //! which nothing was taken earns no credit. The work of a claim grows with the jobs that it takes and the flows that it finds empty, not with
 //! the jobs that wait.
@@ -42,7 +42,7 @@ pub(super) fn claim(db: &Connection, now: Now, wish: &ClaimWish) -> Result<Vec<C
             let ids = ready_of(db, &flow, most)?;
             let got = u32::try_from(ids.len()).unwrap_or(u32::MAX);
             *left -= got;
-            turn(db, &flow, got, ids.len() < most)?;
+            turn(db, &flow, got)?;
             for id in ids {
                 taken.push(take(db, now, wish, id)?);
             }
@@ -85,15 +85,14 @@ fn ready_of(db: &Connection, flow: &Flow, most: usize) -> Result<Vec<JobId>> {
     found.collect()
 }
 
-fn turn(db: &Connection, flow: &Flow, got: u32, empty: bool) -> Result<()> {
-    let mut start = flow.pass;
-    if got > 0 {
-        let mut turn = db.prepare_cached(
-            "INSERT INTO turns (class, pass) VALUES (?1, ?2) ON CONFLICT (class) DO UPDATE SET pass = max(pass, excluded.pass) RETURNING pass",
-        )?;
-        start = turn.query_row(params![flow.class, flow.pass], |row| row.get(0))?;
-    }
-    if empty {
+/// Moves a flow on by what was taken from it, and the class to where it stood. One that was emptied keeps its place until it is found empty when
+/// its turn comes again: would it be forgotten at once, who sends one job at a time would begin anew each time, before those with a queue.
+fn turn(db: &Connection, flow: &Flow, got: u32) -> Result<()> {
+    let mut turn = db.prepare_cached(
+        "INSERT INTO turns (class, pass) VALUES (?1, ?2) ON CONFLICT (class) DO UPDATE SET pass = max(pass, excluded.pass) RETURNING pass",
+    )?;
+    let start: f64 = turn.query_row(params![flow.class, flow.pass], |row| row.get(0))?;
+    if got == 0 {
         let mut delete = db.prepare_cached("DELETE FROM flows WHERE kind = ?1 AND class = ?2 AND tenant = ?3")?;
         delete.execute(params![flow.kind, flow.class, flow.tenant])?;
     } else {

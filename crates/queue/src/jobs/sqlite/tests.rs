@@ -1,5 +1,7 @@
 //! The ledger in a file: the common suite, and what only a file can show.
 
+mod kill;
+
 use plinth_runtime::World;
 
 use super::SqliteJobs;

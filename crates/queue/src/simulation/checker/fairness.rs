@@ -38,9 +38,13 @@ impl Fairness {
         self.ready.clone()
     }
 
-    /// After a claim: who waited before it and waits still is compared with each other of the same kind and class.
-    pub(super) fn served(&mut self, before: &BTreeMap<Flow, i64>, most: i64) -> Verdict {
-        let served: Vec<(&Flow, i64)> = before.iter().filter_map(|(flow, was)| self.ready.get(flow).map(|is| (flow, was - is))).collect();
+    /// After a claim that has `begun` jobs of these flows: who waited before it and waits still is compared with each other of the same kind and
+    /// class. (How many wait is no measure of who was served: a claim also lets jobs go on whose time has come.)
+    pub(super) fn served(&mut self, before: &BTreeMap<Flow, i64>, begun: impl Iterator<Item = Flow>, most: i64) -> Verdict {
+        let mut taken: BTreeMap<Flow, i64> = BTreeMap::new();
+        begun.for_each(|flow| *taken.entry(flow).or_default() += 1);
+        let waits = before.keys().filter(|flow| self.ready.contains_key(flow));
+        let served: Vec<(&Flow, i64)> = waits.map(|flow| (flow, taken.get(flow).copied().unwrap_or(0))).collect();
         if served.iter().all(|(_, count)| *count == 0) {
             return Ok(());
         }

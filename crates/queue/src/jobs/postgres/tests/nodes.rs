@@ -144,6 +144,7 @@ async fn a_flow_that_somebody_is_about_to_fill_is_not_deleted() {
     assert!(matches!(nodes[0].database.end(open, Ok(()), Points::default()).await, Ending::Done(())));
     assert_eq!(flows().await, 1);
     assert_eq!(nodes[1].claim(wish("w/1", 2)).await.unwrap().len(), 1);
+    assert!(nodes[1].claim(wish("w/1", 2)).await.unwrap().is_empty());
     assert_eq!(flows().await, 0, "empty, and somebody has seen it");
     close(nodes, schemas).await;
 }
@@ -158,9 +159,11 @@ async fn a_flow_that_is_being_deleted_is_made_anew() {
     let nodes = vec![open(&schema).await, PostgresJobs::open(&named, &World::real()).await.unwrap()];
     let bench = Bench::new();
     nodes[0].submit(bench.submission(vec![bench.job()])).await.unwrap();
+    assert_eq!(nodes[0].claim(wish("w/1", 2)).await.unwrap().len(), 1);
     let mut open = nodes[0].database.begin().await.unwrap();
     let begun = (open.now, open.due);
-    assert_eq!(super::super::claim::claim(open.db().unwrap(), begun, &wish("w/1", 2)).await.unwrap().len(), 1);
+    // It finds the flow empty, and deletes it.
+    assert!(super::super::claim::claim(open.db().unwrap(), begun, &wish("w/1", 2)).await.unwrap().is_empty());
     let commit = async {
         until_it_waits(&name).await;
         assert!(matches!(nodes[0].database.end(open, Ok(()), Points::default()).await, Ending::Done(())));

@@ -73,7 +73,9 @@ pub(super) fn install(db: &Connection) -> Result<()> {
 
 /// Empties all tables.
 pub(super) fn empty(db: &Connection) -> Result<()> {
-    for table in ["jobs", "payloads", "results", "keys", "dependencies", "attempts", "job_events", "flows", "turns", "kinds", "schedules", "seen"] {
+    for table in
+        ["jobs", "payloads", "results", "keys", "dependencies", "attempts", "job_events", "flows", "turns", "kinds", "schedules", "seen"]
+    {
         db.prepare_cached(&format!("DELETE FROM {table}"))?.execute([])?;
     }
     Ok(())
