@@ -1,5 +1,6 @@
 //! The ledger in a file: the common suite, and what only a file can show.
 
+mod disk;
 mod kill;
 
 use plinth_runtime::World;

@@ -14,15 +14,15 @@ use crate::jobs::*;
 use crate::simulation::{Bounds, Checker};
 
 /// Carries a child's orders: the point at which it dies, a line feed, the ledger's path.
-const VARIABLE: &str = "PLINTH_TEST_CHILD";
+pub(super) const VARIABLE: &str = "PLINTH_TEST_CHILD";
 
 #[allow(clippy::disallowed_methods, reason = "children are told by their caller what to do")]
-fn orders() -> Option<(String, String)> {
+pub(super) fn orders() -> Option<(String, String)> {
     let text = std::env::var(VARIABLE).ok()?;
     text.split_once('\n').map(|(point, path)| (point.to_owned(), path.to_owned()))
 }
 
-fn job(ids: &JobIds) -> NewJob {
+pub(super) fn job(ids: &JobIds) -> NewJob {
     NewJob {
         id: ids.next(),
         kind: "k".into(),
