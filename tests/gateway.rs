@@ -1,6 +1,7 @@
 //! Users' routes on a whole node: to upstreams and to models, with what stands in for them, and what is refused.
 
 mod door;
+mod ladder;
 mod overload;
 
 use std::sync::Arc;

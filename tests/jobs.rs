@@ -187,7 +187,10 @@ async fn the_end_of_a_job_is_told_to_a_webhook() {
     stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
     let text = String::from_utf8_lossy(&request[..count]).into_owned();
     assert!(text.starts_with("POST /hook HTTP/1.1") && text.contains("webhook-signature: v1,"), "{text}");
-    assert!(text.contains("job.succeeded") && text.contains(submitted["id"].as_str().unwrap()) && text.contains("\"order\":\"17\""), "{text}");
+    assert!(
+        text.contains("job.succeeded") && text.contains(submitted["id"].as_str().unwrap()) && text.contains("\"order\":\"17\""),
+        "{text}"
+    );
     // Without the network's permission nothing inside is called.
     let closed = Node::start(NodeOptions::dev()).await;
     let refused =

@@ -16,6 +16,7 @@ mod support;
 
 mod bad_input;
 mod batching;
+mod bulk;
 mod cache;
 mod cli;
 mod clients;

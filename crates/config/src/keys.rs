@@ -409,5 +409,7 @@ keys! {
         crash_pass: u32 = "1", "0.1.0";
         /// Counts and times requests; false only to measure what that costs.
         metrics: bool = "true", "0.1.0";
+        /// The level of the ladder of degradation, 1 to 5, whatever the load is; 0: as measured.
+        overload_level: u16 = "0", "0.1.0";
     }
 }

@@ -58,6 +58,14 @@ impl Default for Overload {
 }
 
 impl Overload {
+    /// At this level for good, whatever the load is: for tests of what a level does. Above 5 is 5.
+    #[must_use]
+    pub fn pinned(level: u8) -> Arc<Self> {
+        let overload = Self::default();
+        overload.level.store(level.min(5), Relaxed);
+        Arc::new(overload)
+    }
+
     /// Measures in `tasks` until they end. `measure` says how busy processor and memory are and how long models' queues are.
     pub fn start(
         settings: LadderSettings,

@@ -58,7 +58,9 @@ impl Shared {
         let upstreams = Upstreams::new(upstreams, world, catalogue.clone(), tasks).context("the machine's certificates")?;
         let limits = Arc::new(Limits::new(world, catalogue.limits(), options::limits(config)?, shared_limits(config, world, tasks)?));
         let mut meter = Meter::new(Some(serving.clone()));
-        let overload = if config.gateway.ladder {
+        let overload = if config.testing.overload_level > 0 {
+            Overload::pinned(u8::try_from(config.testing.overload_level).unwrap_or(u8::MAX))
+        } else if config.gateway.ladder {
             Overload::start(LadderSettings::default(), move || meter.measure(), catalogue.overload_level.clone(), world, tasks)
         } else {
             Arc::default()
