@@ -183,3 +183,56 @@ async fn csv_and_mistakes() {
     assert_eq!((job["state"].as_str(), job["attempt"].as_u64()), (Some("dead"), Some(1)), "{job}");
     assert_eq!(node.get(&format!("/api/v1/jobs/{id}/output")).send().await.unwrap().status(), 400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_have_the_shape_of_openai() {
+    let node = Node::start(NodeOptions::dev()).await;
+    models::deploy(&node, "digits", &models::digits(1)).await;
+    let images = images();
+    let endpoint = "/v2/models/digits/infer";
+    let line = |id: &str, url: &str, data: &[f32]| {
+        let body = json!({ "inputs": [{ "name": "image", "datatype": "FP32", "shape": [1, data.len()], "data": data }], "outputs": [{ "name": "label" }] });
+        json!({ "custom_id": id, "method": "POST", "url": url, "body": body }).to_string() + "\n"
+    };
+    let mut text: String = images.iter().take(20).enumerate().map(|(at, (pixels, _))| line(&format!("r{at}"), endpoint, pixels)).collect();
+    text += &line("short", endpoint, &[1.0, 2.0]);
+    text += &line("elsewhere", "/v2/models/other/infer", &images[0].0);
+    text += "not JSON\n";
+    let file = upload(&node, "lines.jsonl", text).await;
+    let body = json!({ "input_file_id": file["id"], "endpoint": endpoint, "completion_window": "24h", "metadata": { "a": "b" } });
+    let answer = node.post("/v1/batches").json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    let made: Value = answer.json().await.unwrap();
+    assert_eq!((&made["object"], &made["input_file_id"]), (&json!("batch"), &file["id"]));
+    let id = made["id"].as_str().unwrap();
+    let done = eventually("the end of the batch", Duration::from_secs(30), async || {
+        let batch: Value = node.get(&format!("/v1/batches/{id}")).send().await.ok()?.json().await.ok()?;
+        ["completed", "failed", "expired"].contains(&batch["status"].as_str()?).then_some(batch)
+    })
+    .await;
+    assert_eq!((&done["status"], &done["metadata"]), (&json!("completed"), &json!({ "a": "b" })), "{done}");
+    assert_eq!(done["request_counts"], json!({ "total": 23, "completed": 20, "failed": 3 }));
+    let read = async |id: &Value| -> Vec<Value> {
+        let text = node.get(&format!("/v1/files/{}/content", id.as_str().unwrap())).send().await.unwrap().text().await.unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let good = read(&done["output_file_id"]).await;
+    assert_eq!(good.len(), 20);
+    for (at, line) in good.iter().enumerate() {
+        assert_eq!((&line["custom_id"], &line["response"]["status_code"]), (&json!(format!("r{at}")), &json!(200)));
+        assert_eq!(line["response"]["body"]["model_name"], "digits");
+    }
+    let bad = read(&done["error_file_id"]).await;
+    assert_eq!((&bad[0]["custom_id"], &bad[0]["response"]["status_code"]), (&json!("short"), &json!(400)), "{bad:?}");
+    assert_eq!((&bad[1]["error"]["code"], &bad[2]["error"]["code"]), (&json!("mismatched_endpoint"), &json!("invalid_json")), "{bad:?}");
+    let list: Value = node.get("/v1/batches?limit=5").send().await.unwrap().json().await.unwrap();
+    assert_eq!((&list["data"][0]["id"], &list["has_more"]), (&made["id"], &json!(false)));
+    assert_eq!(node.post(&format!("/v1/batches/{id}/cancel")).send().await.unwrap().status(), 409);
+    for bad in [
+        json!({ "input_file_id": "file-none", "endpoint": endpoint, "completion_window": "24h" }),
+        json!({ "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h" }),
+        json!({ "input_file_id": file["id"], "endpoint": endpoint, "completion_window": "1h" }),
+    ] {
+        assert!(node.post("/v1/batches").json(&bad).send().await.unwrap().status().is_client_error(), "{bad}");
+    }
+}

@@ -8,11 +8,11 @@ use anyhow::{Result, bail};
 use crate::line::Verdict;
 use crate::setup::Setup;
 use crate::{
-    cache, conv, digits, endpoints, footprint, isolation, metrics, neighbour, noisy, outage, perf_analyzer, proxy, reloads, replay, sizes,
-    slow_clients, surge, table, tenants,
+    cache, conv, digits, endpoints, events, footprint, isolation, jobs, metrics, neighbour, noisy, outage, perf_analyzer, proxy, reloads,
+    replay, sizes, slow_clients, surge, table, tenants,
 };
 
-pub const PARTS: [&str; 19] = [
+pub const PARTS: [&str; 25] = [
     "table",
     "digits",
     "sizes",
@@ -28,6 +28,12 @@ pub const PARTS: [&str; 19] = [
     "tenants",
     "replay",
     "reloads",
+    "events",
+    "jobs_submit",
+    "jobs_flow",
+    "jobs_waiting",
+    "jobs_recovery",
+    "jobs_chaos",
     "outage",
     "endpoints",
     "slow_clients",
@@ -36,6 +42,8 @@ pub const PARTS: [&str; 19] = [
 
 /// How much of everything.
 #[derive(clap::Args)]
+// That of `footprint` has the group's name already.
+#[group(skip)]
 pub struct Amount {
     /// Measures these parts only.
     #[arg(long, value_delimiter = ',', value_parser = PARTS)]
@@ -75,6 +83,9 @@ pub async fn measure(setup: &Setup, amount: &Amount) -> Result<()> {
 
 async fn one(setup: &Setup, amount: &Amount, part: &str) -> Result<Verdict> {
     let scale = amount.scale;
+    if let Some(part) = jobs::Part::scaled(part, setup, scale) {
+        return tokio::task::spawn_blocking(move || part.measure()).await?;
+    }
     match part {
         "table" => table::measure(setup, std::time::Duration::from_secs_f64(1.6 * scale)).await.map(|()| Verdict::default()),
         "digits" => digits::measure(setup, 3.0 * scale).await,
@@ -84,6 +95,7 @@ async fn one(setup: &Setup, amount: &Amount, part: &str) -> Result<Verdict> {
         "metrics" => metrics::measure(setup, 1.5 * scale).await,
         "neighbour" => neighbour::measure(setup, 5.0 * scale, 2, 1_000.0).await,
         "isolation" => isolation::measure(setup),
+        "events" => events::measure(setup, scale).await,
         "proxy" => proxy::measure(setup, 4.0 * scale).await,
         "surge" => surge::measure(setup, 6.0 * scale).await,
         "noisy" => noisy::measure(setup, 4.0 * scale).await,

@@ -19,12 +19,14 @@ mod cache;
 mod conv;
 mod digits;
 mod endpoints;
+mod events;
 mod exchange;
 mod faulty;
 mod footprint;
 mod grpc;
 mod http2;
 mod isolation;
+mod jobs;
 mod ledger;
 mod line;
 mod load;
@@ -219,6 +221,8 @@ enum Command {
         #[command(flatten)]
         amount: reloads::Amount,
     },
+    #[command(flatten)]
+    Jobs(jobs::Part),
     /// Serves the same answer to everything and prints where.
     #[command(hide = true)]
     Echo,
@@ -301,6 +305,7 @@ fn main() -> anyhow::Result<()> {
         Command::Tenants { timed, amount } => judge(runtime(1)?.block_on(tenants::measure(&timed.setup, timed.seconds, amount))?),
         Command::Replay { setup, seconds, hour } => judge(runtime(1)?.block_on(replay::measure(&setup, seconds, hour))?),
         Command::Reloads { setup, amount } => judge(runtime(1)?.block_on(reloads::measure(&setup, amount))?),
+        Command::Jobs(part) => judge(part.measure()?),
         Command::Echo => runtime(1)?.block_on(proxy::echo()),
         Command::Isolation { setup } => judge(isolation::measure(&setup)?),
         Command::PerfAnalyzer { setup, concurrency, window } => {
@@ -319,4 +324,14 @@ fn judge(verdict: line::Verdict) -> anyhow::Result<()> {
 
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Arguments::command().debug_assert();
+    }
 }

@@ -81,6 +81,8 @@ pub enum Command {
     Filter(commands::filter::Args),
     /// Ask a model
     Infer(commands::infer::Args),
+    /// Run a file of rows against a model
+    Batch(commands::batch::Args),
     /// Hand in work that outlives the request; show, wait for, end and replay it
     Job(commands::job::Args),
     /// Pause and limit kinds of jobs

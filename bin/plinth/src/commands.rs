@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod audit;
+pub mod batch;
 pub mod completions;
 pub mod config;
 pub mod delete;
@@ -39,6 +40,7 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Model(args) => model::run(args.command, context),
         Command::Filter(args) => filter::run(args.command, context),
         Command::Infer(args) => infer::run(&args, context),
+        Command::Batch(args) => batch::run(args.command, context),
         Command::Job(args) => job::run(args.command, context),
         Command::Kind(args) => kind::run(args.command, context),
         Command::Schedule(args) => schedule::run(args.command, context),

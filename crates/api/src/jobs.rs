@@ -6,7 +6,7 @@
 mod control;
 mod events;
 pub mod infer_kind;
-mod show;
+pub(crate) mod show;
 mod submit;
 
 use http::Method;
@@ -19,7 +19,7 @@ use crate::Services;
 use crate::call::{Call, Context, route};
 
 pub use submit::respond_async;
-pub(crate) use submit::wants_async;
+pub(crate) use submit::{key, wants_async};
 
 /// The label under which an inference's job names its model.
 pub(crate) const MODEL_LABEL: &str = "model";
@@ -56,18 +56,18 @@ pub fn routes(services: &Services) -> Vec<Route<Context>> {
 }
 
 /// The jobs of this node.
-fn jobs(services: &Services) -> Result<&JobService> {
+pub(crate) fn jobs(services: &Services) -> Result<&JobService> {
     let text = "this node keeps no jobs";
     services.jobs.as_ref().ok_or_else(|| Error::new(Reason::NotImplemented, text))
 }
 
 /// The job that the path names.
-fn id(call: &Call) -> Result<JobId> {
+pub(crate) fn id(call: &Call) -> Result<JobId> {
     call.param("job")
 }
 
 /// Refuses the job of a model that the caller's key is not for, in the words of one that does not exist.
-fn must_see(call: &Call, job: &Job) -> Result<()> {
+pub(crate) fn must_see(call: &Call, job: &Job) -> Result<()> {
     if may_see(call, job) {
         return Ok(());
     }

@@ -5,8 +5,10 @@
 //! sees requests that the gateway has let through. Who may call what stands in each route's `Access`.
 
 pub mod admin;
+pub mod bulk;
 mod call;
 mod dialect;
+pub mod files;
 pub mod jobs;
 pub mod oip;
 mod problem;
@@ -35,6 +37,8 @@ pub fn routes(services: &Services) -> Vec<Route<Context>> {
 pub fn public_routes(services: &Services) -> Vec<Route<Context>> {
     let mut routes = oip::routes(services);
     routes.extend(jobs::routes(services));
+    routes.extend(files::routes(services));
+    routes.extend(bulk::routes(services));
     routes.extend(streams::routes(services));
     routes
 }

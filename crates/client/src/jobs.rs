@@ -26,7 +26,7 @@ mod tests;
 pub use events::{Event, Events};
 pub use request::{HttpTarget, NewJob, NewSchedule, Retry, Webhook};
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Which jobs a list shows; all when nothing is said.
@@ -44,8 +44,8 @@ pub struct JobFilter {
 
 /// What a job was given or has given, as it arrives.
 pub struct Download {
-    client: Client,
-    response: Response,
+    pub(crate) client: Client,
+    pub(crate) response: Response,
 }
 
 impl Download {
@@ -270,7 +270,7 @@ impl Client {
     }
 
     /// Sends what only reads, and returns when the head of the answer is there.
-    async fn open(&self, request: impl Fn() -> RequestBuilder) -> Result<Response> {
+    pub(crate) async fn open(&self, request: impl Fn() -> RequestBuilder) -> Result<Response> {
         let mut repeat = Repeat::new(self, true);
         loop {
             match self.within(self.options.request_timeout, self.success(request())).await {

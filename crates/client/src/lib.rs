@@ -14,6 +14,7 @@ mod admin;
 mod blobs;
 mod client;
 pub mod error;
+pub mod files;
 mod filters;
 pub mod jobs;
 mod models;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use plinth_api::Services;
+use plinth_api::bulk::batches::{self, BatchKind};
 use plinth_api::bulk::{self, BulkKind};
 use plinth_api::files;
 use plinth_api::jobs::infer_kind::{self, InferKind};
@@ -36,6 +37,7 @@ pub struct Jobs {
     pub service: JobService,
     infer: Arc<InferKind>,
     bulk: Arc<BulkKind>,
+    batches: Arc<BatchKind>,
 }
 
 impl Jobs {
@@ -75,10 +77,11 @@ impl Jobs {
             BusUrl::Local => Bus::local(),
             BusUrl::Nats(url) => Bus::nats(url.expose(), "plinth.jobs", tasks).context("bus.url")?,
         };
-        let (infer, bulk) = (InferKind::new(), BulkKind::new());
-        let kinds: [(&str, Arc<dyn Handler>); 5] = [
+        let (infer, bulk, batches) = (InferKind::new(), BulkKind::new(), BatchKind::new());
+        let kinds: [(&str, Arc<dyn Handler>); 6] = [
             (infer_kind::KIND, infer.clone()),
             (bulk::KIND, bulk.clone()),
+            (batches::KIND, batches.clone()),
             (files::KIND, files::kind()),
             ("http", Arc::new(HttpKind::new(outbound, guard.clone(), config.jobs.max_result))),
             (WEBHOOK_KIND, Arc::new(WebhookKind::new(ledger.clone(), sender, guard.clone(), world.clone()))),
@@ -93,13 +96,14 @@ impl Jobs {
             metrics: catalogue.clone(),
             world: world.clone(),
         });
-        Ok(Self { service, infer, bulk })
+        Ok(Self { service, infer, bulk, batches })
     }
 
     /// Begins to work. What is under load lets background jobs wait, then all that is not urgent.
     pub fn start(self, services: &Services, overload: Arc<Overload>, config: &Config, tasks: &TaskGroup) -> Worker {
         self.infer.attach(services);
         self.bulk.attach(services);
+        self.batches.attach(services);
         let lowest_class = Arc::new(move || match overload.level() {
             Level::Normal => 3,
             Level::L1 => 2,

@@ -16,13 +16,13 @@ mod counts;
 mod events;
 mod input;
 mod list;
-mod patience;
+pub mod patience;
 mod payload;
 mod replay;
 pub mod request;
 mod show;
 mod submit;
-mod wait;
+pub mod wait;
 pub mod words;
 
 pub use input::read as read_json;
@@ -88,7 +88,7 @@ pub fn run(command: Command, context: &Context) -> Result<(), Failure> {
 }
 
 /// The id of a job: a UUID.
-fn id(text: &str) -> Result<String, String> {
+pub fn id(text: &str) -> Result<String, String> {
     let fits = text.len() == 36
         && text.char_indices().all(|(at, c)| if matches!(at, 8 | 13 | 18 | 23) { c == '-' } else { c.is_ascii_hexdigit() });
     if fits { Ok(text.to_ascii_lowercase()) } else { Err("want the id of a job, as `plinth job list` shows it".to_owned()) }

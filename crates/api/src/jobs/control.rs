@@ -8,6 +8,8 @@ use plinth_queue::jobs::{JobId, KindLimits, KindSettings, ReplayWish};
 use plinth_types::{Error, Reason, Result};
 
 use super::{id, jobs, must_see, show};
+use serde_json::Value;
+
 use crate::Services;
 use crate::call::Call;
 use crate::reply;
@@ -40,6 +42,15 @@ pub(super) async fn replay(services: Services, mut call: Call) -> Result<Respons
     }
     let ids = wish.ids.iter().map(|text| text.parse::<JobId>()).collect::<Result<Vec<_>, _>>();
     let ids = ids.map_err(|error| Error::new(Reason::InvalidName, error.to_string()).field("ids"))?;
+    if !call.principal.may_use_all() {
+        if ids.is_empty() {
+            let text = "this key is for some models: name the 'ids' of jobs that it may see";
+            return Err(Error::new(Reason::NotPermitted, text).field("ids"));
+        }
+        for id in &ids {
+            must_see(&call, &jobs.get(&call.principal.tenant, *id).await?)?;
+        }
+    }
     let wish = ReplayWish { tenant: call.principal.tenant.clone(), ids, kind: wish.kind, limit: MAX_REPLAYED };
     reply::json(&wire::Replayed { replayed: jobs.replay(wish).await? })
 }
@@ -64,13 +75,28 @@ pub(super) async fn set_kind(services: Services, mut call: Call) -> Result<Respo
 }
 
 pub(super) async fn schedules(services: Services, call: Call) -> Result<Response> {
-    reply::json(&jobs(&services)?.schedules(&call.principal.tenant).await?)
+    let all = jobs(&services)?.schedules(&call.principal.tenant).await?;
+    reply::json(&all.into_iter().map(shown).collect::<Result<Vec<_>>>()?)
+}
+
+/// A schedule as it would be put: what its kind wants beside the input stands in the job.
+fn shown(view: ScheduleView) -> Result<Value> {
+    let mut shown = serde_json::to_value(view).map_err(|error| Error::internal("a schedule").source(error))?;
+    let more = shown.as_object_mut().and_then(|schedule| schedule.remove("more"));
+    if let (Some(Value::Object(more)), Some(job)) = (more, shown.get_mut("job").and_then(Value::as_object_mut)) {
+        if job.get("kind").and_then(Value::as_str) == Some("http") {
+            job.insert("http".into(), Value::Object(more));
+        } else {
+            job.extend(more);
+        }
+    }
+    Ok(shown)
 }
 
 pub(super) async fn schedule(services: Services, call: Call) -> Result<Response> {
     let name: String = call.param("schedule")?;
     let found = jobs(&services)?.schedules(&call.principal.tenant).await?.into_iter().find(|schedule: &ScheduleView| schedule.name == name);
-    reply::json(&found.ok_or_else(|| Error::new(Reason::RecordNotFound, "there is no schedule of this name"))?)
+    reply::json(&shown(found.ok_or_else(|| Error::new(Reason::RecordNotFound, "there is no schedule of this name"))?)?)
 }
 
 pub(super) async fn put_schedule(services: Services, mut call: Call) -> Result<Response> {
@@ -81,7 +107,7 @@ pub(super) async fn put_schedule(services: Services, mut call: Call) -> Result<R
         call.principal.must_use(&model)?;
     }
     let (tenant, actor) = (&call.principal.tenant, call.principal.actor());
-    reply::json(&jobs(&services)?.put_schedule(tenant, &actor, &name, wish).await?)
+    reply::json(&shown(jobs(&services)?.put_schedule(tenant, &actor, &name, wish).await?)?)
 }
 
 pub(super) async fn delete_schedule(services: Services, call: Call) -> Result<Response> {

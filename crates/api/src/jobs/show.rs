@@ -131,7 +131,7 @@ pub(super) fn job_with(view: View) -> wire::Job {
     wire::Job { position, wait_seconds: wait.map(|wait| (wait.as_secs_f64() * 1000.0).round() / 1000.0), ..job(view.job) }
 }
 
-pub(super) fn job(job: Job) -> wire::Job {
+pub(crate) fn job(job: Job) -> wire::Job {
     let labels: BTreeMap<_, _> = labels(&job.labels).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     wire::Job {
         id: job.id.to_string(),

@@ -88,7 +88,7 @@ async fn answer(services: &Services, call: &Call, key: Option<&str>, asked: Vec<
 }
 
 /// The idempotency key, when there is one. (draft-ietf-httpapi-idempotency-key-header-07: a string, with or without its quotes.)
-fn key(headers: &HeaderMap) -> Result<Option<String>> {
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let invalid = |text: &str| Error::new(Reason::IdempotencyKeyInvalid, text).field("Idempotency-Key");
     let Some(value) = values.next() else { return Ok(None) };
