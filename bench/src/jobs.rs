@@ -102,3 +102,19 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_all_knows_every_part() {
+        let command = Part::augment_subcommands(clap::Command::new("bench"));
+        command.clone().debug_assert();
+        let parts = crate::all::PARTS.iter().filter(|part| part.starts_with("jobs_"));
+        assert_eq!(parts.clone().count(), 5);
+        for part in parts {
+            assert!(command.find_subcommand(part).is_some(), "{part}");
+        }
+    }
+}

@@ -81,7 +81,9 @@ async fn window(ledger: &Arc<dyn Jobs>, maker: &Arc<Maker>, clients: usize, leng
 
 /// How often the server has synced its write-ahead log since it started.
 async fn syncs(server: Option<&str>) -> Option<f64> {
-    ledgers::sql(server?, "SELECT wal_sync::text FROM pg_stat_wal").await.ok()?.pop()?.parse().ok()
+    let server = server?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ledgers::sql(server, "SELECT wal_sync::text FROM pg_stat_wal").await.ok()?.pop()?.parse().ok()
 }
 
 async fn library(fresh: &Fresh, amount: &Amount, server: Option<&str>) -> Result<Found> {
@@ -89,9 +91,14 @@ async fn library(fresh: &Fresh, amount: &Amount, server: Option<&str>) -> Result
     let ledger = fresh.place.open(&world, PATIENCE).await?;
     let maker = Arc::new(Maker::new(&world, BYTES));
     window(&ledger, &maker, amount.clients, amount.length() / 4, false).await?;
+    // The server's sessions report what they have done when they end.
+    ledger.close().await;
     let before = syncs(server).await;
+    let ledger = fresh.place.open(&world, PATIENCE).await?;
     let plain = window(&ledger, &maker, amount.clients, amount.length(), false).await?;
+    ledger.close().await;
     let after = syncs(server).await;
+    let ledger = fresh.place.open(&world, PATIENCE).await?;
     let keyed = window(&ledger, &maker, amount.clients, amount.length(), true).await?;
     ledger.close().await;
     let syncs = before.zip(after).map(|(before, after)| (after - before) / plain.times.len() as f64);

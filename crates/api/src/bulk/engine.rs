@@ -43,7 +43,7 @@ impl Engine {
         let version = state.version.or(spec.version);
         let deadline = context.timeout.min(BATCH_TIME);
         let mut target = Target { tenant: context.tenant.clone(), model, version, deadline, trace: None };
-        let instance = target.ready(services).await?;
+        let instance = target.ready(services).await.map_err(not_yet)?;
         target.version = Some(instance.version());
         let optional = |name: &str| instance.metadata().optional_inputs.iter().any(|input| input == name);
         let facts = Facts {
@@ -99,6 +99,14 @@ impl Engine {
             trace: None,
         };
         Ok(self.services.serving.infer(request).await?.outputs)
+    }
+}
+
+/// A model that is being loaded, as after a start of the node, costs no attempt.
+fn not_yet(error: Error) -> JobError {
+    match meaning(error.reason()) {
+        Meaning::Busy => JobError::NotNow(error.retry_delay().unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE)),
+        _ => error.into(),
     }
 }
 

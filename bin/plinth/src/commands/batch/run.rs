@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=256))]
     concurrency: Option<u32>,
 
-    /// Which jobs go first when the node is busy: critical, default, sheddable, background [default: background]
+    /// Which jobs go first when the node is busy: critical, default, sheddable, background [default: default, with --detach background]
     #[arg(long, value_name = "CLASS", value_parser = ["critical", "default", "sheddable", "background"], hide_possible_values = true)]
     class: Option<String>,
 
@@ -201,7 +201,8 @@ async fn submit(args: &Args, client: &Client, context: &Context) -> Result<(Stri
         output_format: args.output_format.clone(),
         batch_size: args.batch_size,
         concurrency: args.concurrency,
-        class: args.class.clone(),
+        // Somebody waits for it, unless it is detached.
+        class: args.class.clone().or_else(|| (!args.detach).then(|| "default".to_owned())),
         labels: args.labels.iter().cloned().collect(),
     };
     let key = format!("{:016x}{:016x}", SystemRandom.next_u64(), SystemRandom.next_u64());
