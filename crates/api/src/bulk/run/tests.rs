@@ -12,7 +12,7 @@ use super::super::score::Refusal;
 use super::super::table::Facts;
 use super::*;
 
-/// `sum` of the four elements of `x`, and `first` of them. Refuses batches with a row that begins with 666, and answers late when the first row
+/// `sum` of the four elements of `x`, and `first` of them. Refuses batches with a row that begins with -666, and answers late when the first row
 /// of a batch is even.
 struct Sums {
     asked: AtomicU64,
@@ -27,7 +27,7 @@ impl Scorer for Sums {
         }
         let x: Vec<f32> = inputs[0].data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         let rows = x.as_chunks::<4>().0;
-        if rows.iter().any(|row| row[0] == 666.0) {
+        if rows.iter().any(|row| row[0] == -666.0) {
             return Err(Refusal::Rows("unlucky".into()));
         }
         let n = rows.len() as u64;
@@ -106,7 +106,7 @@ fn file(rows: usize) -> (std::fs::File, String) {
                 want.push_str(&format!("{{\"row\":{row},\"error\":\"the field \\\"x\\\" {why}\"}}\n"));
             }
             51 => {
-                text.push_str("[666,0,0,0]\n");
+                text.push_str("[-666,0,0,0]\n");
                 want.push_str(&format!("{{\"row\":{row},\"error\":\"unlucky\"}}\n"));
             }
             _ => {
