@@ -29,8 +29,7 @@ pub struct ParseStateError(String);
 
 impl State {
     /// All states.
-    pub const ALL: [Self; 7] =
-        [Self::Blocked, Self::Scheduled, Self::Ready, Self::Running, Self::Succeeded, Self::Dead, Self::Cancelled];
+    pub const ALL: [Self; 7] = [Self::Blocked, Self::Scheduled, Self::Ready, Self::Running, Self::Succeeded, Self::Dead, Self::Cancelled];
 
     /// The state as it is written.
     #[must_use]
