@@ -10,13 +10,13 @@ use crate::support::models::{self, command, floats};
 use crate::support::{Node, NodeOptions, eventually};
 
 async fn villain(node: &Node) {
-    let directory = models::villain("", "work");
-    models::push(node, "work", directory.path(), &["champion"]).await;
-    models::default_is(node, "work", 1).await;
+    let directory = models::villain("", "toil");
+    models::push(node, "toil", directory.path(), &["champion"]).await;
+    models::default_is(node, "toil", 1).await;
 }
 
 fn inference(body: &Value) -> Value {
-    json!({ "kind": "infer", "model": "work", "input": body })
+    json!({ "kind": "infer", "model": "toil", "input": body })
 }
 
 async fn submit(node: &Node, body: &Value) -> Value {
@@ -49,8 +49,8 @@ async fn an_inference_is_answered_later_as_it_would_have_been_at_once() {
     let node = Node::start(NodeOptions::dev().villain()).await;
     villain(&node).await;
     let body = command("delay 1ms");
-    let at_once: Value = node.post("/v2/models/work/infer").json(&body).send().await.unwrap().json().await.unwrap();
-    let asked = node.post("/v2/models/work/infer").header("Prefer", "respond-async").header("Idempotency-Key", "one");
+    let at_once: Value = node.post("/v2/models/toil/infer").json(&body).send().await.unwrap().json().await.unwrap();
+    let asked = node.post("/v2/models/toil/infer").header("Prefer", "respond-async").header("Idempotency-Key", "one");
     let answer = asked.json(&body).send().await.unwrap();
     assert_eq!(answer.status(), 202);
     let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
@@ -60,15 +60,15 @@ async fn an_inference_is_answered_later_as_it_would_have_been_at_once() {
     let job = ended(&node, &id).await;
     assert_eq!(
         (job["state"].as_str(), job["labels"]["model"].as_str(), job["attempt"].as_u64()),
-        (Some("succeeded"), Some("work"), Some(1))
+        (Some("succeeded"), Some("toil"), Some(1))
     );
     let (status, later) = result(&node, &id).await;
     assert_eq!((status, &later["outputs"]), (200, &at_once["outputs"]));
     // The same key is the same job; with another body it is refused.
-    let again = node.post("/v2/models/work/infer").header("Prefer", "respond-async").header("Idempotency-Key", "one");
+    let again = node.post("/v2/models/toil/infer").header("Prefer", "respond-async").header("Idempotency-Key", "one");
     let again: Value = again.json(&body).send().await.unwrap().json().await.unwrap();
     assert_eq!((again["id"].as_str(), again["replayed"].as_bool()), (Some(id.as_str()), Some(true)));
-    let other = node.post("/v2/models/work/infer").header("Prefer", "respond-async").header("Idempotency-Key", "one");
+    let other = node.post("/v2/models/toil/infer").header("Prefer", "respond-async").header("Idempotency-Key", "one");
     assert_eq!(other.json(&command("delay 2ms")).send().await.unwrap().status(), 422);
     // What the model refuses is the job's failure, in the words that a caller would have had.
     let bad = submit(&node, &inference(&json!({ "inputs": [] }))).await;
