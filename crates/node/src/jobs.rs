@@ -35,6 +35,8 @@ use crate::options;
 /// The jobs of a node, before anybody works.
 pub struct Jobs {
     pub service: JobService,
+    /// Tells this data directory from all others; see [`identity`].
+    id: String,
     infer: Arc<InferKind>,
     bulk: Arc<BulkKind>,
     batches: Arc<BatchKind>,
@@ -96,7 +98,7 @@ impl Jobs {
             metrics: catalogue.clone(),
             world: world.clone(),
         });
-        Ok(Self { service, infer, bulk, batches })
+        Ok(Self { service, id: identity(data, world), infer, bulk, batches })
     }
 
     /// Begins to work. What is under load lets background jobs wait, then all that is not urgent.
@@ -110,6 +112,39 @@ impl Jobs {
             Level::L2 | Level::L3 => 1,
             Level::L4 | Level::L5 => 0,
         });
-        Worker::start(WorkerParts { service: self.service, options: options::worker(config), lowest_class }, tasks)
+        Worker::start(WorkerParts { service: self.service, options: options::worker(config, &self.id), lowest_class }, tasks)
+    }
+}
+
+/// A word that is drawn when a data directory is first used and stays with it. By it a node that starts again knows which jobs its former process held:
+/// names are chosen by people, and two nodes that share one (both left at the default, say) must not take each other's. A directory is one
+/// process's at a time. Where it cannot be kept it is drawn anew, and what the former process held waits for the end of its lease.
+fn identity(data: &Path, world: &World) -> String {
+    let path = data.join("node_id");
+    let known = std::fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
+    if let Some(known) = known.filter(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        return known;
+    }
+    let id = format!("{:016x}", world.random.next_u64());
+    let kept = std::fs::write(&path, &id).and_then(|()| std::fs::File::open(&path)?.sync_all());
+    if let Err(error) = kept {
+        tracing::warn!(%error, "node_id cannot be kept in the data directory; after a restart this node's jobs wait for the end of their leases");
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_its_word_and_no_two_have_the_same() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let id = |directory: &tempfile::TempDir| identity(directory.path(), &World::real());
+        let first = id(&one);
+        assert_eq!((id(&one), first.len()), (first.clone(), 16));
+        assert_ne!(id(&two), first);
+        std::fs::write(one.path().join("node_id"), "half").unwrap();
+        assert_ne!(id(&one), first, "what is no word is drawn anew");
     }
 }

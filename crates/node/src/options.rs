@@ -83,11 +83,11 @@ pub fn job_drain(config: &Config) -> std::time::Duration {
     config.shutdown.drain.min(std::time::Duration::from_secs(20))
 }
 
-pub fn worker(config: &Config) -> WorkerOptions {
+pub fn worker(config: &Config, id: &str) -> WorkerOptions {
     let jobs = &config.jobs;
     let runs = config.node.roles.contains(&plinth_config::Role::Worker);
     WorkerOptions {
-        node: config.node.name.clone(),
+        node: format!("{}-{id}", config.node.name),
         workers: if runs { jobs.workers } else { 0 },
         lease: jobs.lease,
         heartbeat: jobs.heartbeat,

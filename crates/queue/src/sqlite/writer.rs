@@ -8,6 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use plinth_runtime::{CrashPoint, World};
 use rusqlite::Connection;
@@ -19,6 +20,8 @@ use crate::QueueError;
 
 /// Pieces of work that wait for the writer; who comes then waits to be let in.
 const QUEUE: usize = 4096;
+/// How long a caller waits for its commit, its turn included. A disk that does not answer must not hold requests for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Pieces of work in one transaction.
 const GROUP: usize = 1024;
 
@@ -95,7 +98,7 @@ impl GroupWriter {
     /// whole or not at all; whether it did is then not known.
     ///
     /// # Errors
-    /// [`QueueError::Full`] and [`QueueError::Unavailable`].
+    /// [`QueueError::Full`] and [`QueueError::Unavailable`], the latter also after 30 s without an answer.
     pub async fn write<T, F>(&self, operation: &'static str, points: Points, work: F) -> Result<T, QueueError>
     where
         F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -103,8 +106,12 @@ impl GroupWriter {
     {
         let gone = || QueueError::unavailable(operation, "the writer has ended");
         let (tell, told) = oneshot::channel();
-        self.send.send(Box::new(Task { work, points, outcome: None, tell })).await.map_err(|_| gone())?;
-        told.await.map_err(|_| gone())?
+        let asked = async {
+            self.send.send(Box::new(Task { work, points, outcome: None, tell })).await.map_err(|_| gone())?;
+            told.await.map_err(|_| gone())?
+        };
+        let late = || QueueError::unavailable(operation, "the disk has not answered in time");
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Ends the thread after what has gathered, and moves the WAL into the file. Blocks.
