@@ -263,13 +263,18 @@ async fn another_node_takes_over_the_jobs_of_a_dead_one() {
             .set("bus.url", bus)
     };
     let door = Node::start(options(0)).await;
-    let mut doomed = Node::start(options(4)).await;
+    // One job at a time, so that the next one is another's.
+    let mut doomed = Node::start(options(1)).await;
     let job = json!({ "kind": "http", "http": { "url": format!("http://{address}/work") }, "input": { "q": 1 } });
     let submitted = submit(&door, &job).await;
     let id = submitted["id"].as_str().unwrap().to_owned();
     let one = tokio::time::timeout(Duration::from_secs(10), begun.recv()).await.unwrap().unwrap();
     let worker = show(&door, &id).await["worker"].clone();
     let other = Node::start(options(4)).await;
+    // When it works it has long taken up what it believes to be its own.
+    let quick = submit(&door, &job).await;
+    tokio::time::timeout(Duration::from_secs(10), begun.recv()).await.unwrap().unwrap();
+    assert_eq!(ended(&door, quick["id"].as_str().unwrap()).await["state"], "succeeded");
     let still = show(&door, &id).await;
     assert_eq!((&still["worker"], still["attempt"].as_u64()), (&worker, Some(1)), "a node that starts leaves the others' jobs alone");
     doomed.kill();
